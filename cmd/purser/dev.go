@@ -1,0 +1,180 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/purserhq/purser/internal/daemon"
+	"github.com/purserhq/purser/internal/localpostgres"
+	"github.com/purserhq/purser/internal/secret"
+)
+
+const (
+	defaultDataDir = ".purser"
+	// stopTimeout bounds how long the embedded parts may take to stop.
+	stopTimeout = 10 * time.Second
+	// readyPoll is how often a starting process looks whether it is ready.
+	readyPoll = 20 * time.Millisecond
+)
+
+func eventstoreDir(dataDir string) string { return filepath.Join(dataDir, "eventstore") }
+
+// devConfig is the configuration of the all-in-one process.
+type devConfig struct {
+	dataDir, listen            string
+	portOffset                 int
+	eventstoreURL, postgresURL string
+}
+
+func devCommand() *cobra.Command {
+	var cfg devConfig
+	cmd := &cobra.Command{
+		Use:   "dev",
+		Short: "Run everything in one process, on an embedded event store and a private Postgres",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(cmd)
+			if err != nil {
+				return err
+			}
+			p := newProcess(log)
+			return runDev(cmd.Context(), p, cfg, cmd.OutOrStdout())
+		},
+	}
+	fs := cmd.Flags()
+	fs.StringVar(&cfg.dataDir, "data-dir", defaultDataDir, "directory that holds everything the process keeps")
+	fs.StringVar(&cfg.listen, "listen", loopback, "host or address to listen on; there is no authentication, so think before you open it")
+	fs.IntVar(&cfg.portOffset, "port-offset", 0, "added to every port, to run several side by side")
+	fs.StringVar(&cfg.eventstoreURL, "eventstore-url", "", "connection string of an event store to use instead of the embedded one")
+	fs.StringVar(&cfg.postgresURL, "postgres-url", "", "connection string of a Postgres to use instead of a private one")
+	return cmd
+}
+
+// runDev starts the embedded parts, then the services on them, and stops them in the opposite order.
+func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error {
+	if err := os.MkdirAll(cfg.dataDir, 0o711); err != nil {
+		return fmt.Errorf("make the data directory: %w", err)
+	}
+	// The embedded parts outlive the services that use them.
+	embeddedCtx, stopEmbedded := context.WithCancel(context.WithoutCancel(ctx))
+	embedded, embeddedCtx := errgroup.WithContext(embeddedCtx)
+	servicesCtx, stopServices := context.WithCancel(ctx)
+	defer stopServices()
+	context.AfterFunc(embeddedCtx, stopServices)
+
+	err := func() error {
+		defer p.close()
+		if err := startEmbedded(embeddedCtx, embedded, p, &cfg); err != nil {
+			return err
+		}
+		services, err := devServices(servicesCtx, p, cfg)
+		if err != nil {
+			return err
+		}
+		return daemon.Run(servicesCtx, p.log, p.reg, append(services, announcer(services, out))...)
+	}()
+	stopEmbedded()
+	return errors.Join(err, embedded.Wait())
+}
+
+// startEmbedded starts what no URL stands for, and sets its URL.
+func startEmbedded(ctx context.Context, g *errgroup.Group, p *process, cfg *devConfig) error {
+	if cfg.eventstoreURL == "" {
+		addr, _ := eventstorePorts.offset(cfg.portOffset).on(cfg.listen)
+		store, err := openEventstore(p, cfg.dataDir, addr)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error { return store.Serve(ctx) })
+		cfg.eventstoreURL = "esdb://" + store.Addr() + "?tls=false"
+		p.log.Info("embedded event store, for one machine", "addr", store.Addr())
+	}
+	if cfg.postgresURL == "" {
+		postgres, err := localpostgres.Start(ctx, filepath.Join(cfg.dataDir, "postgres"), p.log)
+		if err != nil {
+			return err
+		}
+		g.Go(func() error {
+			err := postgres.Supervise(ctx)
+			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+			defer cancel()
+			return errors.Join(err, postgres.Stop(stopCtx))
+		})
+		cfg.postgresURL = postgres.URL()
+	}
+	return nil
+}
+
+// devServices builds every service, on the usual ports.
+func devServices(ctx context.Context, p *process, cfg devConfig) ([]daemon.Service, error) {
+	secretFile := filepath.Join(cfg.dataDir, "secret")
+	if _, err := secret.LoadOrCreate(secretFile); err != nil {
+		return nil, err
+	}
+	peer := func(ports ports) string { addr, _ := ports.offset(cfg.portOffset).on(cfg.listen); return addr }
+	flags := func(ports ports) serviceFlags {
+		return serviceFlags{
+			listen: cfg.listen, ports: ports.offset(cfg.portOffset),
+			eventstoreURL: cfg.eventstoreURL, postgresURL: cfg.postgresURL, secretFile: secretFile,
+			writeURL: peer(writePorts), inventoryURL: peer(inventoryPorts), paymentURL: peer(paymentPorts),
+		}
+	}
+	var services []daemon.Service
+	for _, build := range []func() (daemon.Service, error){
+		func() (daemon.Service, error) { return p.write(flags(writePorts)) },
+		func() (daemon.Service, error) { return p.query(flags(queryPorts)) },
+		func() (daemon.Service, error) { return p.inventory(flags(inventoryPorts)) },
+		func() (daemon.Service, error) { return p.payment(ctx, flags(paymentPorts)) },
+		func() (daemon.Service, error) { return p.saga(flags(sagaPorts)) },
+		func() (daemon.Service, error) { return p.projector(flags(projectorPorts)) },
+	} {
+		s, err := build()
+		if err != nil {
+			return nil, err
+		}
+		services = append(services, s)
+	}
+	return services, nil
+}
+
+// announcer is a service that says where the others listen once all are ready.
+func announcer(services []daemon.Service, out io.Writer) daemon.Service {
+	started := time.Now()
+	return daemon.Service{Name: "announcer", Run: []func(context.Context) error{func(ctx context.Context) error {
+		for _, s := range services {
+			for s.Ready != nil && s.Ready(ctx) != nil {
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(readyPoll):
+				}
+			}
+		}
+		return announce(out, services, time.Since(started))
+	}}}
+}
+
+func announce(out io.Writer, services []daemon.Service, took time.Duration) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintf(w, "\nPurser is ready (%.1f s).\n\nSERVICE\tGRPC\tHTTP (/metrics /livez /readyz)\n", took.Seconds())
+	var write string
+	for _, s := range services {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Name, s.GRPCAddr, s.HTTPAddr)
+		if s.Name == "write" {
+			write = s.GRPCAddr
+		}
+	}
+	fmt.Fprintf(w, "\nTry (after `make tools`):\n\n  bin/grpcurl -plaintext -d '{\"request_id\":\"6a4c6e5e-55e9-4a0c-8a38-6ad2c8f1a001\",\"product_id\":\"mug\","+
+		"\"name\":\"Mug\",\"price\":{\"currency_code\":\"EUR\",\"amount_minor\":1450}}' %s purser.catalog.v1.CatalogService/CreateProduct\n\n"+
+		"or run `purser demo`. Ctrl-C stops.\n\n", write)
+	return w.Flush()
+}

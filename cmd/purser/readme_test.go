@@ -1,0 +1,162 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// Every command of the README is run, and gives the answer that the README shows.
+func TestReadme(t *testing.T) {
+	i := newInstance(t)
+	root := repositoryRoot(t)
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := readmeRunner{t: t, root: root, offset: i.offset, grpcurl: goTool(t, "grpcurl"), varying: map[string]string{}}
+	blocks := fencedBlocks(string(text))
+	ran := 0
+	for n, b := range blocks {
+		if b.language != "sh" {
+			continue
+		}
+		for _, command := range strings.Split(strings.TrimSpace(b.text), "\n") {
+			var want string
+			if n+1 < len(blocks) && blocks[n+1].language == "json" {
+				want = blocks[n+1].text
+			}
+			r.run(command, want)
+			ran++
+		}
+	}
+	if ran < 10 {
+		t.Errorf("only %d commands found", ran)
+	}
+}
+
+type fencedBlock struct{ language, text string }
+
+func fencedBlocks(markdown string) []fencedBlock {
+	var blocks []fencedBlock
+	for _, m := range regexp.MustCompile("(?ms)^```(\\w*)\n(.*?)^```$").FindAllStringSubmatch(markdown, -1) {
+		blocks = append(blocks, fencedBlock{language: m[1], text: m[2]})
+	}
+	return blocks
+}
+
+// goTool returns the path of a tool of go.mod.
+func goTool(t *testing.T, name string) string {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "go", "tool", "-n", name).Output()
+	if err != nil {
+		t.Fatalf("go tool -n %s: %v", name, err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+type readmeRunner struct {
+	t       *testing.T
+	root    string
+	offset  int
+	grpcurl string
+	// varying maps what the README shows for values that differ in each deployment to what they are here.
+	varying map[string]string
+}
+
+func (r *readmeRunner) run(command, want string) {
+	r.t.Helper()
+	if targets, ok := strings.CutPrefix(command, "make "); ok {
+		// Not run from within the tests that one of them runs; that they exist is what can go stale.
+		cmd := exec.CommandContext(r.t.Context(), "make", append([]string{"-n"}, strings.Fields(targets)...)...)
+		cmd.Dir = r.root
+		if out, err := cmd.CombinedOutput(); err != nil {
+			r.t.Errorf("%s: %v\n%s", command, err, out)
+		}
+		return
+	}
+	eventually(r.t, settle, func() error {
+		out, err := r.shell(command)
+		if err != nil {
+			return fmt.Errorf("%s: %w", command, err)
+		}
+		if want == "" {
+			return nil
+		}
+		return r.compare(command, out, want)
+	})
+}
+
+var port = regexp.MustCompile(`127\.0\.0\.1:(\d+)`)
+
+// shell runs a command as it stands in the README, against the instance under test.
+func (r *readmeRunner) shell(command string) ([]byte, error) {
+	for shown, here := range r.varying {
+		command = strings.ReplaceAll(command, shown, here)
+	}
+	command = port.ReplaceAllStringFunc(command, func(addr string) string {
+		p, _ := strconv.Atoi(port.FindStringSubmatch(addr)[1])
+		return "127.0.0.1:" + strconv.Itoa(p+r.offset)
+	})
+	command = strings.Replace(command, "bin/grpcurl", r.grpcurl, 1)
+	if args, ok := strings.CutPrefix(command, "bin/purser "); ok {
+		cmd := purser(r.t.Context(), strings.Fields(args)...)
+		for name, p := range map[string]ports{"WRITE": writePorts, "INVENTORY": inventoryPorts, "QUERY": queryPorts} {
+			addr, _ := p.offset(r.offset).on(loopback)
+			cmd.Env = append(cmd.Env, envPrefix+name+"_URL="+addr)
+		}
+		return run(cmd)
+	}
+	return run(exec.CommandContext(r.t.Context(), "sh", "-c", command))
+}
+
+func run(cmd *exec.Cmd) ([]byte, error) {
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, out)
+	}
+	return out, nil
+}
+
+func (r *readmeRunner) compare(command string, got []byte, want string) error {
+	var g, w any
+	if err := json.Unmarshal(got, &g); err != nil {
+		return fmt.Errorf("%s: %w in\n%s", command, err, got)
+	}
+	if err := json.Unmarshal([]byte(want), &w); err != nil {
+		r.t.Fatalf("the README's answer to %s: %v", command, err)
+	}
+	if !reflect.DeepEqual(r.normalize(g, w), w) {
+		return fmt.Errorf("%s answers\n%s\nthe README says\n%s", command, got, want)
+	}
+	return nil
+}
+
+// differs are the fields whose values are new in each deployment.
+var differs = map[string]bool{"consistencyToken": true, "orderNumber": true, "createTime": true, "updateTime": true}
+
+// normalize puts the README's values in the place of those that differ in each deployment, and remembers them.
+func (r *readmeRunner) normalize(got, want any) any {
+	g, ok := got.(map[string]any)
+	if !ok {
+		return got
+	}
+	w, _ := want.(map[string]any)
+	for k, v := range g {
+		shown, ok := w[k].(string)
+		if here, isString := v.(string); ok && isString && differs[k] {
+			r.varying[shown] = here
+			g[k] = shown
+			continue
+		}
+		g[k] = r.normalize(v, w[k])
+	}
+	return g
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/purserhq/purser/internal/daemon"
+)
+
+const envPrefix = "PURSER_"
+
+func rootCommand() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "purser",
+		Short:         "Event-sourced order processing",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		Args:          cobra.NoArgs,
+	}
+	root.PersistentFlags().String("log-level", "info", "least level that is logged: debug, info, warn or error")
+	root.PersistentFlags().String("log-format", "text", "format of the log: text or json")
+	root.AddCommand(
+		devCommand(), demoCommand(), versionCommand(), healthCommand(), referenceCommand(),
+		eventstoreCommand(), writeCommand(), inventoryCommand(), paymentCommand(), sagaCommand(), projectorCommand(), queryCommand(),
+	)
+	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
+	return root
+}
+
+// envName is the environment variable that sets a flag's default.
+func envName(flag string) string {
+	return envPrefix + strings.ToUpper(strings.ReplaceAll(flag, "-", "_"))
+}
+
+// fromEnvironment sets the flags that the command line leaves out from the environment.
+func fromEnvironment(flags *pflag.FlagSet) error {
+	var err error
+	flags.VisitAll(func(f *pflag.Flag) {
+		if v, ok := os.LookupEnv(envName(f.Name)); ok && !f.Changed && err == nil {
+			if serr := flags.Set(f.Name, v); serr != nil {
+				err = fmt.Errorf("%s: %w", envName(f.Name), serr)
+			}
+		}
+	})
+	return err
+}
+
+// warnUnknownEnvironment names variables that look like ours but set no flag of the command: a warning only, because
+// Kubernetes injects some of its own.
+func warnUnknownEnvironment(flags *pflag.FlagSet, log *slog.Logger) {
+	for _, kv := range os.Environ() {
+		name, _, _ := strings.Cut(kv, "=")
+		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) {
+			continue
+		}
+		flag := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "-"))
+		if flags.Lookup(flag) == nil {
+			log.Warn("environment variable sets nothing here", "name", name)
+		}
+	}
+}
+
+// otherVariables are read elsewhere: by docker-compose.yml.
+var otherVariables = []string{"PURSER_EVENTSTORE_IMAGE", "PURSER_POSTGRES_IMAGE", "PURSER_IMAGE"}
+
+// newLogger makes the process's logger by the flags of the command.
+func newLogger(cmd *cobra.Command) (*slog.Logger, error) {
+	level, _ := cmd.Flags().GetString("log-level")
+	format, _ := cmd.Flags().GetString("log-format")
+	log, err := daemon.NewLogger(cmd.ErrOrStderr(), level, format)
+	if err != nil {
+		return nil, err
+	}
+	warnUnknownEnvironment(cmd.Flags(), log)
+	return log, nil
+}

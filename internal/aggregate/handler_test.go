@@ -1,0 +1,339 @@
+package aggregate_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/purserhq/purser/internal/aggregate"
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/fault"
+	"github.com/purserhq/purser/internal/origin"
+	"github.com/purserhq/purser/internal/secret"
+	inventoryevent "github.com/purserhq/purser/proto/purser/inventory/event/v1"
+	inventoryv1 "github.com/purserhq/purser/proto/purser/inventory/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+// counter is a small aggregate: what was received, of at most limit.
+type counter struct {
+	total int64
+	last  time.Time
+}
+
+const limit = 100
+
+func (c *counter) Evolve(m proto.Message, at time.Time) {
+	c.total += m.(*inventoryevent.StockReceived).GetQuantity()
+	c.last = at
+}
+
+func receive(n int64) aggregate.Decide[counter] {
+	return func(c *counter) ([]proto.Message, error) {
+		if c.total+n > limit {
+			return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT, "over %d", limit)
+		}
+		return []proto.Message{&inventoryevent.StockReceived{ProductId: "p", Quantity: n}}, nil
+	}
+}
+
+func command(requestID string, n int64) *inventoryv1.ReceiveStockRequest {
+	return &inventoryv1.ReceiveStockRequest{RequestId: requestID, ProductId: "p", Quantity: n}
+}
+
+func newHandler(t *testing.T, log aggregate.Log) *aggregate.Handler[counter] {
+	t.Helper()
+	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return newReplica(log, s)
+}
+
+func newReplica(log aggregate.Log, s *secret.Secret) *aggregate.Handler[counter] {
+	clock := func() time.Time { return time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC) }
+	return aggregate.New[counter](log, "stock", s, clock)
+}
+
+func TestARepeatHasNoSecondEffectAndTheSameAnswer(t *testing.T) {
+	log := newMemoryLog()
+	h := newHandler(t, log)
+	id := uuid.NewString()
+	first, err := h.Handle(t.Context(), "p", command(id, 60), receive(60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 40), receive(40)); err != nil {
+		t.Fatal(err)
+	}
+	// The command could not be accepted any more, were it decided again.
+	again, err := h.Handle(t.Context(), "p", command(id, 60), receive(60))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !again.Repeat || again.Etag() != first.Etag() || again.Token() != first.Token() || !proto.Equal(again.Messages[0], first.Messages[0]) {
+		t.Errorf("the repeat was answered %+v, the first %+v", again, first)
+	}
+	if n := len(log.streams["stock-p"]); n != 2 {
+		t.Errorf("%d events are stored, want 2", n)
+	}
+}
+
+func TestARepeatIsKnownToAReplicaThatNeverSawTheFirst(t *testing.T) {
+	log := newMemoryLog()
+	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := uuid.NewString()
+	var answers []aggregate.Done
+	for range 3 {
+		done, err := newReplica(log, s).Handle(t.Context(), "p", command(id, 60), receive(60))
+		if err != nil {
+			t.Fatal(err)
+		}
+		answers = append(answers, done)
+	}
+	if answers[2].Etag() != answers[0].Etag() || len(log.streams["stock-p"]) != 1 {
+		t.Errorf("answers %+v, %d events", answers, len(log.streams["stock-p"]))
+	}
+}
+
+func TestAReusedRequestIDIsRefused(t *testing.T) {
+	log := newMemoryLog()
+	h := newHandler(t, log)
+	id := uuid.NewString()
+	if _, err := h.Handle(t.Context(), "p", command(id, 1), receive(1)); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.Handle(t.Context(), "p", command(id, 2), receive(2))
+	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED) {
+		t.Errorf("got %v, want REQUEST_ID_REUSED", err)
+	}
+}
+
+func TestEtag(t *testing.T) {
+	h := newHandler(t, newMemoryLog())
+	done, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 1), receive(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		etag string
+		want typev1.ErrorReason
+	}{
+		{`"7"`, typev1.ErrorReason_ERROR_REASON_ETAG_MISMATCH},
+		{done.Etag(), typev1.ErrorReason_ERROR_REASON_UNSPECIFIED},
+		{done.Etag(), typev1.ErrorReason_ERROR_REASON_ETAG_MISMATCH}, // moved on by the one before
+	} {
+		cmd := command(uuid.NewString(), 1)
+		cmd.Etag = c.etag
+		_, err := h.Handle(t.Context(), "p", cmd, receive(1))
+		if got := reason(err); got != c.want {
+			t.Errorf("etag %s: %v, want %v", c.etag, err, c.want)
+		}
+	}
+}
+
+func TestARefusalIsNeverAnsweredFromAStaleMemory(t *testing.T) {
+	log := newMemoryLog()
+	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := newReplica(log, s), newReplica(log, s)
+	if _, err := a.Handle(t.Context(), "p", command(uuid.NewString(), limit), receive(limit)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Handle(t.Context(), "p", command(uuid.NewString(), -limit), receive(-limit)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.Handle(t.Context(), "p", command(uuid.NewString(), 1), receive(1)); err != nil {
+		t.Errorf("a remembers what is no longer true: %v", err)
+	}
+}
+
+func TestConcurrentCommandsOnReplicasLoseNothing(t *testing.T) {
+	log := newMemoryLog()
+	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replicas := []*aggregate.Handler[counter]{newReplica(log, s), newReplica(log, s)}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	outcomes := map[typev1.ErrorReason]int{}
+	for i := range 2 * limit {
+		id := uuid.NewString()
+		for range 2 { // every command is sent twice, through either replica
+			wg.Go(func() {
+				_, err := replicas[i%2].Handle(ctx, "p", command(id, 1), receive(1))
+				mu.Lock()
+				defer mu.Unlock()
+				outcomes[reason(err)]++
+			})
+		}
+	}
+	wg.Wait()
+	if outcomes[0] != 2*limit || outcomes[typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT] != 2*limit {
+		t.Errorf("outcomes %v, want %d accepted and as many refused", outcomes, 2*limit)
+	}
+	if n := len(log.streams["stock-p"]); n != limit {
+		t.Errorf("%d events, want %d", n, limit)
+	}
+}
+
+func TestAnAppendThatTookEffectButWasNotAnsweredIsFoundAgain(t *testing.T) {
+	log := newMemoryLog()
+	h := newHandler(t, log)
+	id := uuid.NewString()
+	log.loseNextAnswer = true
+	if _, err := h.Handle(t.Context(), "p", command(id, 60), receive(60)); !errors.Is(err, eventlog.ErrUnavailable) {
+		t.Fatalf("got %v, want the lost answer", err)
+	}
+	done, err := h.Handle(t.Context(), "p", command(id, 60), receive(60))
+	if err != nil || !done.Repeat || done.Etag() != `"0"` {
+		t.Errorf("sent again: %+v, %v", done, err)
+	}
+}
+
+func TestContinueRecordsOnceUnderTheSameRequest(t *testing.T) {
+	log := newMemoryLog()
+	h := newHandler(t, log)
+	id, other := uuid.NewString(), uuid.NewString()
+	if _, err := h.Handle(t.Context(), "p", command(id, 1), receive(1)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Handle(t.Context(), "p", command(other, 5), receive(5)); err != nil {
+		t.Fatal(err)
+	}
+	outcome := func(c *counter) ([]proto.Message, error) {
+		if c.total >= 8 {
+			return nil, nil
+		}
+		return []proto.Message{&inventoryevent.StockReceived{ProductId: "p", Quantity: 2}}, nil
+	}
+	for range 2 {
+		done, err := h.Continue(t.Context(), "p", id, outcome)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(done.Messages) != 2 || done.Etag() != `"2"` {
+			t.Errorf("the request recorded %v up to %s, want two events up to revision 2", done.Messages, done.Etag())
+		}
+	}
+	if n := len(log.streams["stock-p"]); n != 3 {
+		t.Errorf("%d events, want 3", n)
+	}
+	if _, err := h.Continue(t.Context(), "p", uuid.NewString(), outcome); err == nil {
+		t.Error("a request that was never recorded was continued")
+	}
+}
+
+func TestWaitingForAHotEntityEndsWithTheDeadline(t *testing.T) {
+	h := newHandler(t, newMemoryLog())
+	started, finish := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 1), func(*counter) ([]proto.Message, error) {
+			close(started)
+			<-finish
+			return nil, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	<-started
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	_, err := h.Handle(ctx, "p", command(uuid.NewString(), 1), receive(1))
+	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_CONTENTION) {
+		t.Errorf("got %v, want CONTENTION", err)
+	}
+	close(finish)
+	wg.Wait()
+}
+
+func TestEventsCarryWhereTheyComeFrom(t *testing.T) {
+	log := newMemoryLog()
+	h := newHandler(t, log)
+	ctx := origin.With(t.Context(), origin.Origin{Actor: "ann", CorrelationID: "c", CausationID: "e", Traceparent: "t"})
+	cmd := command(uuid.NewString(), 1)
+	if _, err := h.Handle(ctx, "p", cmd, receive(1)); err != nil {
+		t.Fatal(err)
+	}
+	m := log.streams["stock-p"][0].Meta
+	if m.Actor != "ann" || m.CorrelationID != "c" || m.CausationID != "e" || m.Traceparent != "t" ||
+		m.RequestID != cmd.RequestId || m.RequestHash == "" || m.OccurredAt.Nanosecond() != 6 {
+		t.Errorf("metadata %+v", m)
+	}
+}
+
+func reason(err error) typev1.ErrorReason {
+	if f := fault.Of(err); f != nil {
+		return f.Reason
+	}
+	if err != nil {
+		return typev1.ErrorReason_ERROR_REASON_INTERNAL
+	}
+	return typev1.ErrorReason_ERROR_REASON_UNSPECIFIED
+}
+
+// memoryLog is an event log in memory that can lose an answer.
+type memoryLog struct {
+	mu             sync.Mutex
+	position       eventlog.Position
+	streams        map[string][]eventlog.Event
+	loseNextAnswer bool
+}
+
+func newMemoryLog() *memoryLog { return &memoryLog{streams: map[string][]eventlog.Event{}} }
+
+func (l *memoryLog) Append(_ context.Context, stream string, expected eventlog.Revision, events []eventlog.NewEvent) (eventlog.Appended, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if int(expected) != len(l.streams[stream])-1 {
+		return eventlog.Appended{}, &eventlog.ConflictError{Stream: stream, Expected: expected}
+	}
+	for _, e := range events {
+		l.position++
+		expected++
+		l.streams[stream] = append(l.streams[stream], eventlog.Event{
+			Recorded: eventlog.Recorded{ID: e.ID, Stream: stream, Revision: expected, Position: l.position},
+			Meta:     e.Meta, Messages: []proto.Message{e.Message},
+		})
+	}
+	if l.loseNextAnswer {
+		l.loseNextAnswer = false
+		return eventlog.Appended{}, fmt.Errorf("append: %w", eventlog.ErrUnavailable)
+	}
+	return eventlog.Appended{Revision: expected, Position: l.position}, nil
+}
+
+func (l *memoryLog) Read(_ context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var out []eventlog.Recorded
+	for _, e := range l.streams[stream] {
+		if e.Revision >= from && (max <= 0 || len(out) < max) {
+			out = append(out, e.Recorded)
+		}
+	}
+	return out, nil
+}
+
+func (l *memoryLog) Decode(r eventlog.Recorded) (eventlog.Event, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.streams[r.Stream][r.Revision], nil
+}

@@ -1,0 +1,147 @@
+package aggregate
+
+import (
+	"bytes"
+	"cmp"
+	"crypto/hmac"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/purserhq/purser/internal/secret"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+// hashVersion is raised when the canonical encoding changes; hashes of other versions are not compared.
+const hashVersion = "1"
+
+const hashPurpose = "request-hash"
+
+// hasher makes and compares request hashes, "<version>.<key id>.<hex HMAC of the canonical encoding>". They are keyed
+// because a request holds personal data, which must not be open to guessing from a stored hash.
+type hasher struct {
+	secret *secret.Secret
+}
+
+func (h hasher) hash(cmd Command) string {
+	return h.under(h.secret.Current(), cmd)
+}
+
+func (h hasher) under(keyID string, cmd Command) string {
+	mac := h.secret.MAC(keyID, hashPurpose, canonical(cmd, requestFields))
+	return strings.Join([]string{hashVersion, keyID, hex.EncodeToString(mac)}, ".")
+}
+
+// matches tells whether a command asks for what was recorded. A hash that can't be made again (another version of the
+// encoding, a key since removed) matches everything.
+func (h hasher) matches(cmd Command, recorded string) bool {
+	version, rest, _ := strings.Cut(recorded, ".")
+	keyID, _, _ := strings.Cut(rest, ".")
+	if version != hashVersion || h.secret.MAC(keyID, hashPurpose, nil) == nil {
+		return true
+	}
+	return hmac.Equal([]byte(h.under(keyID, cmd)), []byte(recorded))
+}
+
+// eventNamespace is the UUIDv5 namespace of event ids.
+var eventNamespace = uuid.MustParse("6ba1b5a4-9b5e-4c53-8a30-7a2a4f7a5f0e")
+
+// eventID is the same for the same decision and differs for any other, so that the store's own idempotency can only
+// ever confirm the very same decision.
+func eventID(stream, requestID string, index int, m proto.Message) uuid.UUID {
+	sum := sha256.Sum256(canonical(m, allFields))
+	return uuid.NewSHA1(eventNamespace, []byte(strings.Join([]string{
+		stream, requestID, strconv.Itoa(index), string(m.ProtoReflect().Descriptor().Name()), hex.EncodeToString(sum[:]),
+	}, "\x00")))
+}
+
+// requestFields leaves out what does not change what a command asks for.
+func requestFields(fd protoreflect.FieldDescriptor) bool {
+	switch fd.Name() {
+	case "request_id", "etag":
+		return false
+	}
+	return !proto.GetExtension(fd.Options(), typev1.E_NotHashed).(bool)
+}
+
+func allFields(protoreflect.FieldDescriptor) bool { return true }
+
+// canonical encodes a message the same way in every build: the fields that are set, by number, each as number, length and
+// value. A field added to a message changes no encoding in which it is not set. Neither protobuf's own encoding nor its
+// JSON promises that.
+func canonical(m proto.Message, include func(protoreflect.FieldDescriptor) bool) []byte {
+	return appendMessage(nil, m.ProtoReflect(), include)
+}
+
+func appendMessage(b []byte, m protoreflect.Message, include func(protoreflect.FieldDescriptor) bool) []byte {
+	var fields []protoreflect.FieldDescriptor
+	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if include(fd) {
+			fields = append(fields, fd)
+		}
+		return true
+	})
+	slices.SortFunc(fields, func(x, y protoreflect.FieldDescriptor) int { return cmp.Compare(x.Number(), y.Number()) })
+	for _, fd := range fields {
+		b = binary.AppendUvarint(b, uint64(fd.Number()))
+		b = appendBytes(b, appendField(nil, fd, m.Get(fd), include))
+	}
+	return b
+}
+
+func appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value, include func(protoreflect.FieldDescriptor) bool) []byte {
+	switch {
+	case fd.IsMap():
+		var entries [][]byte
+		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
+			e := appendBytes(nil, appendValue(nil, fd.MapKey(), k.Value(), include))
+			entries = append(entries, appendBytes(e, appendValue(nil, fd.MapValue(), v, include)))
+			return true
+		})
+		slices.SortFunc(entries, bytes.Compare)
+		return append(b, bytes.Join(entries, nil)...)
+	case fd.IsList():
+		for i := range v.List().Len() {
+			b = appendBytes(b, appendValue(nil, fd, v.List().Get(i), include))
+		}
+		return b
+	default:
+		return appendValue(b, fd, v, include)
+	}
+}
+
+func appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value, include func(protoreflect.FieldDescriptor) bool) []byte {
+	switch fd.Kind() {
+	case protoreflect.MessageKind, protoreflect.GroupKind:
+		return appendMessage(b, v.Message(), include)
+	case protoreflect.StringKind:
+		return append(b, v.String()...)
+	case protoreflect.BytesKind:
+		return append(b, v.Bytes()...)
+	case protoreflect.BoolKind:
+		if v.Bool() {
+			return append(b, 1)
+		}
+		return append(b, 0)
+	case protoreflect.EnumKind:
+		return binary.AppendVarint(b, int64(v.Enum()))
+	case protoreflect.FloatKind, protoreflect.DoubleKind:
+		return binary.BigEndian.AppendUint64(b, math.Float64bits(v.Float()))
+	case protoreflect.Uint32Kind, protoreflect.Uint64Kind, protoreflect.Fixed32Kind, protoreflect.Fixed64Kind:
+		return binary.AppendUvarint(b, v.Uint())
+	default:
+		return binary.AppendVarint(b, v.Int())
+	}
+}
+
+func appendBytes(b, v []byte) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
+}

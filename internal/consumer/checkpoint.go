@@ -1,0 +1,154 @@
+package consumer
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"hash/fnv"
+	"io/fs"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/migrate"
+)
+
+// partitions is fixed for the life of a build: a key's partition must never change.
+const partitions = 16
+
+// partitionOf spreads keys over the partitions.
+func partitionOf(key string) int {
+	h := fnv.New32a()
+	h.Write([]byte(key))
+	return int(h.Sum32() % partitions)
+}
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+func migrateUp(ctx context.Context, pool *pgxpool.Pool) error {
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	return migrate.Up(ctx, pool, "consumer", files)
+}
+
+// errFenced: somebody else owns the checkpoint, or it is not where it was thought to be.
+var errFenced = errors.New("the checkpoint has moved or changed hands")
+
+// errForeign: the read models do not belong to this log; no retry cures it.
+var errForeign = errors.New("read models and event log do not belong together")
+
+// checkpoint is how far a build has come, and the token that says that it is ours.
+type checkpoint struct {
+	build    string
+	position eventlog.Position
+	owner    uuid.UUID
+}
+
+// take makes a model's build where there is none, makes it ours under a token never used before, and returns where to
+// go on. It is committed synchronously: after a crash of Postgres nobody may hold an older token.
+func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoint, parked map[string]bool, err error) {
+	store, err := log.Identity(ctx)
+	if err != nil {
+		return c, nil, err
+	}
+	head, err := log.Head(ctx)
+	if err != nil {
+		return c, nil, err
+	}
+	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		// Two that take at once must not both make the tables.
+		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "purser build "+m.build); err != nil {
+			return err
+		}
+		c = checkpoint{build: m.build, owner: uuid.New()}
+		if _, err := tx.Exec(ctx, `INSERT INTO consumer.checkpoints (build, partition, owner, store)
+			SELECT $1, p, $2, $3 FROM generate_series(0, $4 - 1) AS p ON CONFLICT DO NOTHING`, m.build, c.owner, store, partitions); err != nil {
+			return err
+		}
+		var position int64
+		var stored string
+		if err := tx.QueryRow(ctx, `SELECT min(position), min(store) FROM consumer.checkpoints WHERE build = $1`, m.build).Scan(&position, &stored); err != nil {
+			return err
+		}
+		c.position = eventlog.Position(position)
+		if stored != store || c.position > head {
+			return fmt.Errorf("%w: %s was built from another event store, or from a later state of this one; "+
+				"drop what is derived (docs/operations.md) and start again", errForeign, m.name)
+		}
+		if _, err := tx.Exec(ctx, `UPDATE consumer.checkpoints SET owner = $2, position = $3 WHERE build = $1`, m.build, c.owner, position); err != nil {
+			return err
+		}
+		if err := makeTables(ctx, tx, m); err != nil {
+			return err
+		}
+		parked, err = parkedKeys(ctx, tx, m.build)
+		return err
+	})
+	if err != nil {
+		return c, nil, fmt.Errorf("take over %s: %w", m.name, err)
+	}
+	return c, parked, nil
+}
+
+// makeTables makes the tables that are missing, and fills those that are derived.
+func makeTables(ctx context.Context, tx pgx.Tx, m Model) error {
+	if _, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{m.build}.Sanitize()); err != nil {
+		return err
+	}
+	for i, r := range m.shape.relations() {
+		var known bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT FROM consumer.relations WHERE name = $1 AND version = $2 AND build = $3)`,
+			r.name, r.version, m.build).Scan(&known); err != nil {
+			return err
+		}
+		if known {
+			continue
+		}
+		// A derived table of an older version gives way to the new one.
+		for _, statement := range append([]string{"DROP TABLE IF EXISTS " + r.table.name}, r.table.create()...) {
+			if _, err := tx.Exec(ctx, statement); err != nil {
+				return err
+			}
+		}
+		if i > 0 {
+			if err := m.shape.backfill(ctx, tx, r.name); err != nil {
+				return fmt.Errorf("fill %s: %w", r.name, err)
+			}
+		}
+		if _, err := tx.Exec(ctx, `INSERT INTO consumer.relations (name, version, build) VALUES ($1, $2, $3)
+			ON CONFLICT (name, version) DO UPDATE SET build = EXCLUDED.build`, r.name, r.version, m.build); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func parkedKeys(ctx context.Context, tx pgx.Tx, build string) (map[string]bool, error) {
+	rows, err := tx.Query(ctx, `SELECT key FROM consumer.parked WHERE build = $1`, build)
+	if err != nil {
+		return nil, err
+	}
+	keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	parked := make(map[string]bool, len(keys))
+	for _, k := range keys {
+		parked[k] = true
+	}
+	return parked, err
+}
+
+// advance moves the checkpoint of every partition, if it still is where it was and ours.
+func (c *checkpoint) advance(b *pgx.Batch, to eventlog.Position, moved *bool) {
+	b.Queue(`UPDATE consumer.checkpoints SET position = $4 WHERE build = $1 AND owner = $2 AND position = $3`,
+		c.build, c.owner, int64(c.position), int64(to)).
+		Query(func(rows pgx.Rows) error {
+			rows.Close()
+			*moved = rows.CommandTag().RowsAffected() == partitions
+			return rows.Err()
+		})
+}

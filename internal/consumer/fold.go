@@ -1,0 +1,312 @@
+package consumer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"reflect"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/purserhq/purser/internal/eventlog"
+)
+
+// revisionsColumn is where a row remembers the last revision of each stream that it has folded.
+const revisionsColumn = "_revisions"
+
+// Table is the table of the rows in the live build, quoted and with its schema.
+func (f *Fold[R]) Table() string { return tableName(buildName(f.Name, f.Version), f.Name) }
+
+// Model is the fold, with what is derived from it, for the runtime.
+func (f *Fold[R]) Model(derived ...Derived[R]) Model {
+	t := &table{
+		name: f.Table(), columns: columnsOf(reflect.TypeFor[R]()), indexes: f.Indexes,
+		extra: []column{{name: revisionsColumn, sqlType: "jsonb"}},
+	}
+	keys := t.keys()
+	if len(keys) != 1 || keys[0].sqlType != "text" {
+		panic(fmt.Sprintf("fold %s: its row needs one key, a string", f.Name))
+	}
+	return Model{
+		name: f.Name, build: buildName(f.Name, f.Version), categories: f.Categories,
+		shape: &folding[R]{fold: f, table: t, key: keys[0], derived: derived},
+	}
+}
+
+// Derived is a report or a list: what follows from the rows of a fold.
+type Derived[R any] interface {
+	relation() relation
+	// begin returns a difference to which rows are added as they were and as they are.
+	begin() difference[R]
+}
+
+// difference collects how what is derived changes with its rows.
+type difference[R any] interface {
+	before(key string, row R) error
+	after(key string, row R) error
+	// add takes over what another difference of the same kind has collected.
+	add(other difference[R])
+	write(b *pgx.Batch)
+}
+
+type folding[R any] struct {
+	fold    *Fold[R]
+	table   *table
+	key     column
+	derived []Derived[R]
+}
+
+// kept is a row and how far its streams are folded into it.
+type kept[R any] struct {
+	row       R
+	revisions map[string]eventlog.Revision
+}
+
+func (f *folding[R]) relations() []relation {
+	all := []relation{{f.fold.Name, f.fold.Version, f.table}}
+	for _, d := range f.derived {
+		all = append(all, d.relation())
+	}
+	return all
+}
+
+// apply folds a batch: it reads the rows that the batch touches, folds in memory, and writes rows and differences.
+func (f *folding[R]) apply(ctx context.Context, b *batch) error {
+	byKey := map[string][]decoded{}
+	for _, e := range b.events {
+		byKey[e.key] = append(byKey[e.key], e)
+	}
+	keys := slices.Sorted(maps.Keys(byKey))
+	rows, err := f.fetch(ctx, b.tx, keys)
+	if err != nil {
+		return err
+	}
+	differences := make([]difference[R], len(f.derived))
+	for i, d := range f.derived {
+		differences[i] = d.begin()
+	}
+	var written [][]any
+	for _, key := range keys {
+		k, stored := rows[key]
+		if !stored {
+			k = f.empty(key)
+		}
+		values, err := f.applyKey(ctx, b, key, k, stored, byKey[key], differences)
+		if err != nil {
+			return err
+		}
+		if values != nil {
+			written = append(written, values)
+		}
+	}
+	if len(written) > 0 {
+		b.writes.Queue(f.table.upsert(f.table.replace()), arrays(f.table.all(), written)...)
+	}
+	for _, d := range differences {
+		d.write(b.writes)
+	}
+	return nil
+}
+
+// applyKey folds the events of one key, and returns the row's values where it changed. A key that turns out to be
+// poisoned leaves everything of this batch as it was.
+func (f *folding[R]) applyKey(ctx context.Context, b *batch, key string, k *kept[R], stored bool, events []decoded, differences []difference[R]) ([]any, error) {
+	var befores []difference[R]
+	if stored {
+		// Derived now, because folding may change what the row's slices and maps hold.
+		var err error
+		if befores, err = f.derive(func(d difference[R]) error { return d.before(key, k.row) }); err != nil {
+			b.park(key, events[0].Position, err)
+			return nil, nil
+		}
+	}
+	k, changed, err := f.foldKey(ctx, b, key, k, events)
+	if err != nil || !changed {
+		return nil, err
+	}
+	afters, err := f.derive(func(d difference[R]) error { return d.after(key, k.row) })
+	if err != nil {
+		b.park(key, events[0].Position, err)
+		return nil, nil
+	}
+	values, err := f.values(k)
+	if err != nil {
+		b.park(key, events[0].Position, err)
+		return nil, nil
+	}
+	for i, d := range differences {
+		if befores != nil {
+			d.add(befores[i])
+		}
+		d.add(afters[i])
+	}
+	return values, nil
+}
+
+// derive begins a difference for each report and list, and adds a row to it.
+func (f *folding[R]) derive(add func(difference[R]) error) ([]difference[R], error) {
+	all := make([]difference[R], len(f.derived))
+	var failed error
+	err := guarded(func() {
+		for i, d := range f.derived {
+			all[i] = d.begin()
+			failed = errors.Join(failed, add(all[i]))
+		}
+	})
+	return all, errors.Join(err, failed)
+}
+
+// foldKey folds events into a row, and tells whether any was new to it.
+func (f *folding[R]) foldKey(ctx context.Context, b *batch, key string, k *kept[R], events []decoded) (*kept[R], bool, error) {
+	changed := false
+	for _, e := range events {
+		last, seen := k.revisions[e.Stream]
+		if !seen {
+			last = eventlog.NoStream
+		}
+		var err error
+		switch {
+		case e.Revision <= last:
+			continue
+		case e.Revision > last+1:
+			var healed *kept[R]
+			healed, err = f.refold(ctx, b.log, key, b.end)
+			if err != nil && !errors.Is(err, errPoison) {
+				return nil, false, err
+			}
+			if healed != nil {
+				k = healed
+			}
+		case e.err != nil:
+			err = e.err
+		default:
+			b.observe(e.Type, func() { err = f.evolve(k, e) })
+		}
+		if err != nil {
+			b.park(key, e.Position, err)
+			return nil, false, nil
+		}
+		changed = true
+	}
+	return k, changed, nil
+}
+
+// evolve folds one event into a row.
+func (f *folding[R]) evolve(k *kept[R], e decoded) error {
+	err := guarded(func() {
+		for _, m := range e.messages() {
+			f.fold.Evolve(&k.row, m)
+		}
+	})
+	k.revisions[e.Stream] = e.Revision
+	return err
+}
+
+// errPoison wraps what a fold can't get past.
+var errPoison = errors.New("can't be applied")
+
+// refold folds a key from its first event up to a position: the one way to heal a row, whatever happened to it.
+func (f *folding[R]) refold(ctx context.Context, log Log, key string, upTo eventlog.Position) (*kept[R], error) {
+	var events []decoded
+	for _, category := range f.fold.Categories {
+		recorded, err := log.Read(ctx, eventlog.StreamName(category, key), 0, 0)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range recorded {
+			if r.Position > upTo {
+				break
+			}
+			d, known, err := decode(log, r)
+			if err != nil {
+				return nil, err
+			}
+			if known {
+				events = append(events, d)
+			}
+		}
+	}
+	slices.SortFunc(events, func(a, b decoded) int {
+		if a.Position < b.Position {
+			return -1
+		}
+		return 1
+	})
+	k := f.empty(key)
+	for _, e := range events {
+		err := e.err
+		if err == nil {
+			err = f.evolve(k, e)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%w: %s@%d: %w", errPoison, e.Stream, e.Revision, err)
+		}
+	}
+	return k, nil
+}
+
+func (f *folding[R]) empty(key string) *kept[R] {
+	k := &kept[R]{revisions: map[string]eventlog.Revision{}}
+	reflect.ValueOf(&k.row).Elem().Field(f.key.field).SetString(key)
+	return k
+}
+
+func (f *folding[R]) values(k *kept[R]) ([]any, error) {
+	values, err := fields(f.table.columns, reflect.ValueOf(&k.row).Elem())
+	if err != nil {
+		return nil, err
+	}
+	revisions, err := json.Marshal(k.revisions)
+	return append(values, string(revisions)), err
+}
+
+// fetch reads the rows of keys.
+func (f *folding[R]) fetch(ctx context.Context, tx pgx.Tx, keys []string) (map[string]*kept[R], error) {
+	rows := make(map[string]*kept[R], len(keys))
+	err := f.scan(ctx, tx, fmt.Sprintf(" WHERE %s = ANY($1)", pgx.Identifier{f.key.name}.Sanitize()), func(key string, k *kept[R]) error {
+		rows[key] = k
+		return nil
+	}, keys)
+	return rows, err
+}
+
+// scan calls visit for each row.
+func (f *folding[R]) scan(ctx context.Context, q querier, where string, visit func(key string, k *kept[R]) error, args ...any) error {
+	result, err := q.Query(ctx, fmt.Sprintf("SELECT %s FROM %s%s", list(f.table.all()), f.table.name, where), args...)
+	if err != nil {
+		return err
+	}
+	defer result.Close()
+	for result.Next() {
+		k := &kept[R]{revisions: map[string]eventlog.Revision{}}
+		row := reflect.ValueOf(&k.row).Elem()
+		if err := result.Scan(append(targets(f.table.columns, row), &k.revisions)...); err != nil {
+			return err
+		}
+		utc(f.table.columns, row)
+		if err := visit(row.Field(f.key.field).String(), k); err != nil {
+			return err
+		}
+	}
+	return result.Err()
+}
+
+// backfill derives a report or list that is new from the rows that are there.
+func (f *folding[R]) backfill(ctx context.Context, tx pgx.Tx, name string) error {
+	for _, d := range f.derived {
+		if d.relation().name != name {
+			continue
+		}
+		all := d.begin()
+		if err := f.scan(ctx, tx, "", func(key string, k *kept[R]) error { return all.after(key, k.row) }); err != nil {
+			return err
+		}
+		var writes pgx.Batch
+		all.write(&writes)
+		return tx.SendBatch(ctx, &writes).Close()
+	}
+	return nil
+}

@@ -1,0 +1,104 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/purserhq/purser/internal/eventlog"
+)
+
+// Model is what the runtime keeps up to date: a fold with what is derived from it, or a journal. It has tables of its
+// own, in a Postgres schema of its own, and a checkpoint for each partition.
+type Model struct {
+	name       string
+	build      string
+	categories []string
+	shape      shape
+}
+
+// shape is how events become rows.
+type shape interface {
+	// relations are the tables, the model's own first.
+	relations() []relation
+	// apply writes what the events of a batch add up to.
+	apply(ctx context.Context, b *batch) error
+	// backfill fills a derived table, by its name, from the rows that are there.
+	backfill(ctx context.Context, tx pgx.Tx, name string) error
+}
+
+// relation is a table by the name that readers know.
+type relation struct {
+	name    string
+	version int
+	table   *table
+}
+
+// buildName names a build of a model: its Postgres schema. There is one for each version now; a number at the end
+// tells further ones apart.
+func buildName(model string, version int) string { return fmt.Sprintf("%s_v%d_b1", model, version) }
+
+func tableName(build, name string) string { return pgx.Identifier{build, name}.Sanitize() }
+
+// batch is some events, in the order of the log, and the transaction in which they are applied.
+type batch struct {
+	tx     pgx.Tx
+	log    Log
+	events []decoded
+	// end is the position up to which the batch goes.
+	end eventlog.Position
+	// writes are sent together, with the checkpoint, at the end of the transaction.
+	writes *pgx.Batch
+	// poisoned are the keys whose events can't be applied, with the first one that can't and why.
+	poisoned map[string]poison
+	observe  func(eventType string, handle func())
+}
+
+// decoded is an event of the model's categories.
+type decoded struct {
+	eventlog.Event
+	category, key string
+	// err: it can't be read, and its key is to be parked.
+	err error
+}
+
+type poison struct {
+	position eventlog.Position
+	cause    string
+}
+
+// park notes that a key's events can't be applied from one on.
+func (b *batch) park(key string, at eventlog.Position, cause error) {
+	if _, ok := b.poisoned[key]; !ok {
+		b.poisoned[key] = poison{at, cause.Error()}
+	}
+}
+
+// messages are the events of a stored one as folds see them.
+func (d decoded) messages() []Event {
+	events := make([]Event, len(d.Messages))
+	for i, m := range d.Messages {
+		events[i] = Event{
+			ID: d.ID, Key: d.key, Category: d.category, Stream: d.Stream, Revision: d.Revision, Position: d.Position, Type: d.Type,
+			Message: m, OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
+			CausationID: d.Meta.CausationID, CorrelationID: d.Meta.CorrelationID,
+		}
+	}
+	return events
+}
+
+// guarded turns a panic of a pure function into an error: one bad event must not stop the rest.
+func guarded(f func()) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v", p)
+		}
+	}()
+	f()
+	return nil
+}
+
+// reads tells whether a model reads a category.
+func (m Model) reads(category string) bool { return slices.Contains(m.categories, category) }

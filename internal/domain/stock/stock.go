@@ -1,0 +1,149 @@
+// Package stock decides who gets how much of a product, and says how much there is.
+//
+// An order holds at most one reservation of a product. A release is final, and leaves its mark even where there was
+// nothing to release: the mark refuses a reservation that was asked for earlier and arrives later. An attempt may say
+// until when it is valid; one that arrives after that is refused and recorded nowhere, so marks need not be kept for ever.
+package stock
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/purserhq/purser/internal/fault"
+	stockevent "github.com/purserhq/purser/proto/purser/inventory/event/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+const (
+	maxOnHand      = 1_000_000_000_000_000
+	maxReceived    = 1_000_000_000
+	maxReservation = 9999
+	// markWindow is how long, by the events' own times, a release refuses later reservations. No attempt may be valid for longer.
+	markWindow = 24 * time.Hour
+)
+
+// State is what the past of one product's stock says. The zero value is a product never stocked.
+type State struct {
+	// Exists: something was recorded, so the product is known to exist.
+	Exists bool
+	OnHand int64
+	// Held is how much each order holds, Reserved what that adds up to.
+	Held     map[string]int64
+	Reserved int64
+	// Ended are the marks of releases, Marks the same in the order they were made.
+	Ended map[string]bool
+	Marks []Mark
+}
+
+// Mark says that the reservation of an order was ended.
+type Mark struct {
+	Order string
+	At    time.Time
+}
+
+// Available is what can still be reserved.
+func (s *State) Available() int64 { return s.OnHand - s.Reserved }
+
+// Evolve folds an event that occurred at a time into the state.
+func (s *State) Evolve(m proto.Message, at time.Time) {
+	s.Exists = true
+	switch e := m.(type) {
+	case *stockevent.StockReceived:
+		s.OnHand += e.GetQuantity()
+	case *stockevent.StockReserved:
+		if s.Held == nil {
+			s.Held = map[string]int64{}
+		}
+		s.Held[e.GetOrderId()] = e.GetQuantity()
+		s.Reserved += e.GetQuantity()
+	case *stockevent.ReservationReleased:
+		s.Reserved -= s.Held[e.GetOrderId()]
+		delete(s.Held, e.GetOrderId())
+		s.mark(e.GetOrderId(), at)
+	}
+}
+
+func (s *State) mark(order string, at time.Time) {
+	for len(s.Marks) > 0 && at.Sub(s.Marks[0].At) > markWindow {
+		delete(s.Ended, s.Marks[0].Order)
+		s.Marks = s.Marks[1:]
+	}
+	if s.Ended == nil {
+		s.Ended = map[string]bool{}
+	}
+	s.Ended[order] = true
+	s.Marks = append(s.Marks, Mark{Order: order, At: at})
+}
+
+// Receive means that goods arrived.
+type Receive struct {
+	Product  string
+	Quantity int64
+}
+
+// Receive adds to what is on hand, up to 10^15.
+func (s *State) Receive(c Receive) ([]proto.Message, error) {
+	switch {
+	case c.Quantity < 1 || c.Quantity > maxReceived:
+		return nil, fault.InvalidField("quantity", "must be from 1 to %d", maxReceived)
+	case s.OnHand+c.Quantity > maxOnHand:
+		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT, "no more than %d can be on hand", int64(maxOnHand))
+	}
+	return events(&stockevent.StockReceived{ProductId: c.Product, Quantity: c.Quantity})
+}
+
+// Reserve means to hold a quantity for an order.
+type Reserve struct {
+	Product, Order string
+	Quantity       int64
+	// ValidUntil is when the attempt lapses; zero: never. At most 24 hours after Now.
+	ValidUntil time.Time
+	Now        time.Time
+}
+
+// Reserve holds a quantity. Too little left is a fact worth recording, not an error. Refusals are RESERVATION_DIFFERS,
+// RESERVATION_ENDED and ATTEMPT_EXPIRED.
+func (s *State) Reserve(c Reserve) ([]proto.Message, error) {
+	held, holds := s.Held[c.Order]
+	switch {
+	case c.Quantity < 1 || c.Quantity > maxReservation:
+		return nil, fault.InvalidField("quantity", "must be from 1 to %d", maxReservation)
+	case c.ValidUntil.Sub(c.Now) > markWindow:
+		return nil, fault.InvalidField("valid_until", "must be at most %s ahead", markWindow)
+	case holds && held == c.Quantity:
+		return nil, nil
+	case holds:
+		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_DIFFERS,
+			"order %s holds %d of product %s", c.Order, held, c.Product)
+	case s.Ended[c.Order]:
+		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED,
+			"the reservation of product %s for order %s has ended", c.Product, c.Order)
+	case !c.ValidUntil.IsZero() && c.Now.After(c.ValidUntil):
+		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED, "the attempt was valid until %s",
+			c.ValidUntil.UTC().Format(time.RFC3339Nano))
+	case c.Quantity > s.Available():
+		return events(&stockevent.StockReservationRejected{
+			ProductId: c.Product, OrderId: c.Order, Requested: c.Quantity, Available: s.Available(),
+		})
+	}
+	return events(&stockevent.StockReserved{ProductId: c.Product, OrderId: c.Order, Quantity: c.Quantity})
+}
+
+// Release means that an order is to hold nothing of the product, now and later.
+type Release struct {
+	Product, Order string
+	Reason         stockevent.ReleaseReason
+}
+
+// Release ends an order's reservation, also one that never was.
+func (s *State) Release(c Release) ([]proto.Message, error) {
+	if s.Ended[c.Order] {
+		return nil, nil
+	}
+	return events(&stockevent.ReservationReleased{
+		ProductId: c.Product, OrderId: c.Order, Quantity: s.Held[c.Order], Reason: c.Reason,
+	})
+}
+
+func events(m ...proto.Message) ([]proto.Message, error) { return m, nil }

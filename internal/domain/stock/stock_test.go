@@ -1,0 +1,149 @@
+package stock_test
+
+import (
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/purserhq/purser/internal/domain/stock"
+	"github.com/purserhq/purser/internal/fault"
+	stockevent "github.com/purserhq/purser/proto/purser/inventory/event/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+const (
+	fine    = typev1.ErrorReason_ERROR_REASON_UNSPECIFIED
+	invalid = typev1.ErrorReason_ERROR_REASON_INVALID_FIELD
+	limit   = typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT
+	differs = typev1.ErrorReason_ERROR_REASON_RESERVATION_DIFFERS
+	ended   = typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED
+	expired = typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED
+	reason  = stockevent.ReleaseReason_RELEASE_REASON_ORDER_ENDED
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+func received(n int64) proto.Message { return &stockevent.StockReceived{ProductId: "mug", Quantity: n} }
+
+func reserved(order string, n int64) proto.Message {
+	return &stockevent.StockReserved{ProductId: "mug", OrderId: order, Quantity: n}
+}
+
+func released(order string, n int64) proto.Message {
+	return &stockevent.ReservationReleased{ProductId: "mug", OrderId: order, Quantity: n, Reason: reason}
+}
+
+func tooFew(order string, requested, available int64) proto.Message {
+	return &stockevent.StockReservationRejected{ProductId: "mug", OrderId: order, Requested: requested, Available: available}
+}
+
+type command func(*stock.State) ([]proto.Message, error)
+
+func receive(n int64) command {
+	return func(s *stock.State) ([]proto.Message, error) {
+		return s.Receive(stock.Receive{Product: "mug", Quantity: n})
+	}
+}
+
+func reserveUntil(order string, n int64, until time.Time) command {
+	return func(s *stock.State) ([]proto.Message, error) {
+		return s.Reserve(stock.Reserve{Product: "mug", Order: order, Quantity: n, ValidUntil: until, Now: now})
+	}
+}
+
+func reserve(order string, n int64) command { return reserveUntil(order, n, time.Time{}) }
+
+func release(order string) command {
+	return func(s *stock.State) ([]proto.Message, error) {
+		return s.Release(stock.Release{Product: "mug", Order: order, Reason: reason})
+	}
+}
+
+func TestDecide(t *testing.T) {
+	type past = []proto.Message
+	full := past{}
+	for range 1_000_000 {
+		full = append(full, received(1e9))
+	}
+	for _, c := range []struct {
+		name   string
+		given  past
+		when   command
+		then   proto.Message
+		reason typev1.ErrorReason
+	}{
+		{"receive", nil, receive(5), received(5), fine},
+		{"receive nothing", nil, receive(0), nil, invalid},
+		{"receive too much at once", nil, receive(1e9 + 1), nil, invalid},
+		{"receive too much in all", full, receive(1), nil, limit},
+
+		{"reserve", past{received(5)}, reserve("7", 5), reserved("7", 5), fine},
+		{"reserve nothing", past{received(5)}, reserve("7", 0), nil, invalid},
+		{"reserve too much at once", past{received(99999)}, reserve("7", 10000), nil, invalid},
+		{"reserve of what was never stocked", nil, reserve("7", 1), tooFew("7", 1, 0), fine},
+		{"reserve more than there is", past{received(5)}, reserve("7", 6), tooFew("7", 6, 5), fine},
+		{"reserve more than is left", past{received(5), reserved("6", 3)}, reserve("7", 3), tooFew("7", 3, 2), fine},
+		{"reserve what was given back", past{received(5), reserved("6", 3), released("6", 3)}, reserve("7", 5), reserved("7", 5), fine},
+		{"reserve after a rejection", past{tooFew("7", 1, 0), received(5)}, reserve("7", 1), reserved("7", 1), fine},
+		{"reserve again", past{received(5), reserved("7", 5)}, reserve("7", 5), nil, fine},
+		{"reserve again, another quantity", past{received(5), reserved("7", 3)}, reserve("7", 4), nil, differs},
+		{"reserve after a release", past{received(5), reserved("7", 3), released("7", 3)}, reserve("7", 3), nil, ended},
+		{"reserve after a release that came first", past{received(5), released("7", 0)}, reserve("7", 3), nil, ended},
+		{"reserve in time", past{received(5)}, reserveUntil("7", 1, now), reserved("7", 1), fine},
+		{"reserve too late", past{received(5)}, reserveUntil("7", 1, now.Add(-time.Nanosecond)), nil, expired},
+		{"reserve too late and too much", past{received(5)}, reserveUntil("7", 6, now.Add(-1)), nil, expired},
+		{"reserve too late what is held", past{received(5), reserved("7", 1)}, reserveUntil("7", 1, now.Add(-1)), nil, fine},
+		{"reserve, valid for a day", past{received(5)}, reserveUntil("7", 1, now.Add(24*time.Hour)), reserved("7", 1), fine},
+		{"reserve, valid for longer", past{received(5)}, reserveUntil("7", 1, now.Add(24*time.Hour+1)), nil, invalid},
+
+		{"release", past{received(5), reserved("7", 3)}, release("7"), released("7", 3), fine},
+		{"release again", past{received(5), reserved("7", 3), released("7", 3)}, release("7"), nil, fine},
+		{"release nothing", past{received(5)}, release("7"), released("7", 0), fine},
+		{"release after a rejection", past{tooFew("7", 1, 0)}, release("7"), released("7", 0), fine},
+		{"release of another order", past{received(5), reserved("6", 3)}, release("7"), released("7", 0), fine},
+	} {
+		var s stock.State
+		for _, m := range c.given {
+			s.Evolve(m, now)
+		}
+		got, err := c.when(&s)
+		if c.reason == fine && err != nil || c.reason != fine && !fault.Is(err, c.reason) {
+			t.Errorf("%s: %v, want %v", c.name, err, c.reason)
+		}
+		if c.then == nil && len(got) != 0 || c.then != nil && (len(got) != 1 || !proto.Equal(got[0], c.then)) {
+			t.Errorf("%s: %v, want %v", c.name, got, c.then)
+		}
+	}
+}
+
+func TestEvolve(t *testing.T) {
+	var s stock.State
+	if s.Exists {
+		t.Error("exists without a past")
+	}
+	for _, m := range []proto.Message{received(5), reserved("6", 2), reserved("7", 1), tooFew("8", 9, 2), released("6", 2), released("9", 0)} {
+		s.Evolve(m, now)
+	}
+	if !s.Exists || s.OnHand != 5 || s.Reserved != 1 || s.Available() != 4 || len(s.Held) != 1 || s.Held["7"] != 1 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A mark outlives every attempt that may still be valid, and no more.
+func TestMarksAreForgotten(t *testing.T) {
+	var s stock.State
+	s.Evolve(received(5), now)
+	s.Evolve(released("7", 0), now)
+	s.Evolve(released("8", 0), now.Add(24*time.Hour))
+	if _, err := reserve("7", 1)(&s); !fault.Is(err, ended) {
+		t.Errorf("after a day: %v", err)
+	}
+	s.Evolve(released("9", 0), now.Add(24*time.Hour+1))
+	if got, err := reserve("7", 1)(&s); err != nil || len(got) != 1 {
+		t.Errorf("after more than a day: %v, %v", got, err)
+	}
+	if len(s.Ended) != 2 || len(s.Marks) != 2 {
+		t.Errorf("%d marks, %d in order", len(s.Ended), len(s.Marks))
+	}
+}

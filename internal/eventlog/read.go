@@ -1,0 +1,88 @@
+package eventlog
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/cenkalti/backoff/v5"
+	"google.golang.org/grpc/codes"
+)
+
+// pageSize bounds the events of one read call.
+const pageSize = 1000
+
+// Read returns a stream's events from a revision on, in order: at most max, or all where max is not positive. A stream
+// that does not exist has none. It tries again until ctx ends, and fails with [ErrUnavailable] then.
+func (l *Log) Read(ctx context.Context, stream string, from Revision, max int) ([]Recorded, error) {
+	var events []Recorded
+	for {
+		want := pageSize
+		if max > 0 {
+			want = min(want, max-len(events))
+		}
+		page, err := retryRead(ctx, func() ([]Recorded, error) { return l.readPage(ctx, stream, from, want) })
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", stream, err)
+		}
+		events = append(events, page...)
+		if len(page) < want || len(events) == max {
+			return events, nil
+		}
+		from = page[len(page)-1].Revision + 1
+	}
+}
+
+func (l *Log) readPage(ctx context.Context, stream string, from Revision, count int) ([]Recorded, error) {
+	return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) ([]Recorded, error) {
+		s, err := c.ReadStream(ctx, stream, esdb.ReadStreamOptions{Direction: esdb.Forwards, From: esdb.Revision(uint64(max(from, 0)))}, uint64(count))
+		if err != nil {
+			return nil, err
+		}
+		defer s.Close()
+		return collect(s)
+	})
+}
+
+// collect reads a stream of events to its end.
+func collect(s *esdb.ReadStream) ([]Recorded, error) {
+	var events []Recorded
+	for {
+		e, err := s.Recv()
+		switch {
+		case errors.Is(err, io.EOF), hasCode(err, esdb.ErrorCodeResourceNotFound):
+			return events, nil
+		case err != nil:
+			return nil, err
+		}
+		if o := e.OriginalEvent(); o != nil {
+			events = append(events, recorded(o))
+		}
+	}
+}
+
+// retryRead tries a read again until ctx ends, unless the answer is definite.
+func retryRead[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	v, err := backoff.Retry(ctx, func() (T, error) {
+		v, err := read()
+		switch {
+		case err == nil:
+			return v, nil
+		case hasCode(err, esdb.ErrorCodeStreamDeleted):
+			return v, backoff.Permanent(ErrDeleted)
+		case hasCode(err, esdb.ErrorCodeAccessDenied), hasCode(err, esdb.ErrorCodeUnauthenticated), grpcCode(err) == codes.InvalidArgument:
+			return v, backoff.Permanent(err)
+		}
+		return v, err
+	}, pauses(), backoff.WithMaxElapsedTime(0))
+	permanent := (*backoff.PermanentError)(nil)
+	switch {
+	case errors.As(err, &permanent):
+		return v, permanent.Err
+	case err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() != nil:
+		return v, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return v, err
+}

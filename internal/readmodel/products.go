@@ -1,0 +1,87 @@
+package readmodel
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventschema"
+	"github.com/purserhq/purser/internal/fault"
+	catalogevent "github.com/purserhq/purser/proto/purser/catalog/event/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+// Product is one product of the catalogue.
+type Product struct {
+	ProductID    string            `db:"product_id,key"`
+	Name         string            `db:"name"` // "": not seen to be created yet
+	Description  string            `db:"description"`
+	Currency     string            `db:"currency"`
+	Price        int64             `db:"price_minor"`
+	Discontinued bool              `db:"discontinued"`
+	Revision     eventlog.Revision `db:"product_revision"`
+	CreateTime   time.Time         `db:"create_time"`
+	UpdateTime   time.Time         `db:"update_time"`
+}
+
+// Products are the catalogue.
+var Products = consumer.Fold[Product]{
+	Name: "products", Version: 1,
+	Categories: []string{eventschema.Product},
+	Evolve: func(r *Product, e consumer.Event) {
+		switch m := e.Message.(type) {
+		case *catalogevent.ProductCreated:
+			r.Name, r.Description = m.GetName(), m.GetDescription()
+			r.Currency, r.Price = m.GetPrice().GetCurrencyCode(), m.GetPrice().GetAmountMinor()
+			r.CreateTime = e.OccurredAt
+		case *catalogevent.ProductRenamed:
+			r.Name = m.GetName()
+		case *catalogevent.PriceChanged:
+			r.Currency, r.Price = m.GetPrice().GetCurrencyCode(), m.GetPrice().GetAmountMinor()
+		case *catalogevent.ProductDiscontinued:
+			r.Discontinued = true
+		}
+		r.Revision = e.Revision
+		r.UpdateTime = latest(r.UpdateTime, e.OccurredAt)
+	},
+}
+
+// GetProduct returns a product, or the fault PRODUCT_NOT_FOUND.
+func (q *Queries) GetProduct(ctx context.Context, id string, after eventlog.Position) (Product, error) {
+	if err := q.await(ctx, Products.Name, id, after); err != nil {
+		return Product{}, err
+	}
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE product_id = $1 AND name <> ''`, consumer.Columns[Product](), Products.Table())
+	p, ok, err := one[Product](ctx, q, sql, id)
+	if err != nil {
+		return Product{}, fmt.Errorf("get product: %w", err)
+	}
+	if !ok {
+		return Product{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND, "product", id)
+	}
+	return p, nil
+}
+
+type productCursor struct{ ProductID string }
+
+// ListProducts returns a page of the products by id, and the token of the next page: empty on the last.
+func (q *Queries) ListProducts(ctx context.Context, p Page, after eventlog.Position) ([]Product, string, error) {
+	list := listing{"products"}
+	var cursor productCursor
+	limit, err := q.begin(list, p, &cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	if err := q.await(ctx, Products.Name, "", after); err != nil {
+		return nil, "", err
+	}
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE name <> '' AND product_id > $1 ORDER BY product_id LIMIT $2`,
+		consumer.Columns[Product](), Products.Table())
+	products, err := many[Product](ctx, q, sql, cursor.ProductID, limit+1)
+	if err != nil {
+		return nil, "", fmt.Errorf("list products: %w", err)
+	}
+	return endPage(q, list, products, limit, func(p Product) any { return productCursor{p.ProductID} })
+}

@@ -1,0 +1,207 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"buf.build/go/protovalidate"
+	"github.com/jackc/pgx/v5/pgconn"
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/protoadapt"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/fault"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+const (
+	domain       = "purser"
+	reasonPrefix = "ERROR_REASON_"
+	// retryAfter is what clients are told to wait where nothing better is known.
+	retryAfter = time.Second
+)
+
+// codeOf is the one table of kinds and codes.
+var codeOf = map[fault.Kind]codes.Code{
+	fault.Internal:         codes.Internal,
+	fault.Invalid:          codes.InvalidArgument,
+	fault.NotFound:         codes.NotFound,
+	fault.Exists:           codes.AlreadyExists,
+	fault.Precondition:     codes.FailedPrecondition,
+	fault.Aborted:          codes.Aborted,
+	fault.Exhausted:        codes.ResourceExhausted,
+	fault.Unavailable:      codes.Unavailable,
+	fault.DeadlineExceeded: codes.DeadlineExceeded,
+	fault.Cancelled:        codes.Canceled,
+	fault.Unimplemented:    codes.Unimplemented,
+}
+
+// toStatus turns an error into the status that a client gets: a fault's own words, or fixed ones, and never the text of
+// a driver, of the store or of another service.
+func toStatus(ctx context.Context, err error) *status.Status {
+	f := toFault(ctx, err)
+	s := status.New(codeOf[f.Kind], f.Message)
+	withDetails, derr := s.WithDetails(details(f)...)
+	if derr != nil { // details that can't be encoded are a bug, and no reason to lose the status
+		return s
+	}
+	return withDetails
+}
+
+// toFault finds the meaning of any error.
+func toFault(ctx context.Context, err error) *fault.Fault {
+	var invalid *protovalidate.ValidationError
+	var conflict *eventlog.ConflictError
+	switch {
+	case fault.Of(err) != nil:
+		return fault.Of(err)
+	case errors.As(err, &invalid):
+		return violations(invalid)
+	case errors.Is(err, eventlog.ErrTooLarge):
+		return &fault.Fault{Kind: fault.Exhausted, Reason: typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE, Message: "what the request would store is too large", Err: err}
+	case errors.As(err, &conflict):
+		return &fault.Fault{Kind: fault.Aborted, Reason: typev1.ErrorReason_ERROR_REASON_CONTENTION, Message: "somebody else changed it at the same time; try again", Err: err}
+	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, context.Canceled):
+		return &fault.Fault{Kind: fault.Cancelled, Reason: typev1.ErrorReason_ERROR_REASON_CANCELLED, Message: "the call was cancelled", Err: err}
+	case errors.Is(err, eventlog.ErrUnavailable):
+		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the event store can't be reached", err)
+	case postgresDown(err):
+		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the database can't be reached", err)
+	case errors.Is(err, context.DeadlineExceeded):
+		return &fault.Fault{Kind: fault.DeadlineExceeded, Reason: typev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED, Message: "the deadline has passed", Err: err}
+	}
+	if _, ok := status.FromError(err); ok { // of grpc's own services, such as health
+		return fault.Of(fromStatus(err))
+	}
+	return &fault.Fault{Kind: fault.Internal, Reason: typev1.ErrorReason_ERROR_REASON_INTERNAL, Message: "internal error", Err: err}
+}
+
+// violations lists the fields that break a rule.
+func violations(err *protovalidate.ValidationError) *fault.Fault {
+	f := &fault.Fault{Kind: fault.Invalid, Reason: typev1.ErrorReason_ERROR_REASON_INVALID_FIELD, Err: err}
+	var words []string
+	for _, v := range err.Violations {
+		field := fault.Field{Path: protovalidate.FieldPathString(v.Proto.GetField()), Description: v.Proto.GetMessage()}
+		f.Fields = append(f.Fields, field)
+		words = append(words, strings.TrimPrefix(field.Path+": "+field.Description, ": "))
+	}
+	f.Message = strings.Join(words, "; ")
+	return f
+}
+
+// postgresDown tells errors of the connection to Postgres, and of a server that is stopping or full, from mistakes of ours.
+func postgresDown(err error) bool {
+	var pg *pgconn.PgError
+	if errors.As(err, &pg) {
+		// Class 08 is the connection, 53 the server's resources, 57 an operator's or a time-out's doing.
+		return strings.HasPrefix(pg.Code, "08") || strings.HasPrefix(pg.Code, "53") || strings.HasPrefix(pg.Code, "57")
+	}
+	var connect *pgconn.ConnectError
+	var network net.Error
+	return errors.As(err, &connect) || errors.As(err, &network) && !errors.Is(err, context.DeadlineExceeded) || pgconn.SafeToRetry(err)
+}
+
+// details are what a client's program reads.
+func details(f *fault.Fault) []protoadapt.MessageV1 {
+	all := []protoadapt.MessageV1{&errdetails.ErrorInfo{Reason: strings.TrimPrefix(f.Reason.String(), reasonPrefix), Domain: domain}}
+	if len(f.Fields) > 0 {
+		bad := &errdetails.BadRequest{}
+		for _, field := range f.Fields {
+			bad.FieldViolations = append(bad.FieldViolations, &errdetails.BadRequest_FieldViolation{Field: field.Path, Description: field.Description})
+		}
+		all = append(all, bad)
+	}
+	if f.Kind == fault.Precondition {
+		pre := &errdetails.PreconditionFailure{}
+		for _, step := range f.Allowed {
+			pre.Violations = append(pre.Violations, &errdetails.PreconditionFailure_Violation{Type: allowedStep, Subject: step, Description: fmt.Sprintf("%s is possible now", step)})
+		}
+		if len(pre.Violations) > 0 {
+			all = append(all, pre)
+		}
+	}
+	if f.ResourceType != "" {
+		all = append(all, &errdetails.ResourceInfo{ResourceType: f.ResourceType, ResourceName: f.ResourceName})
+	}
+	if f.Kind == fault.Unavailable {
+		after := f.RetryAfter
+		if after == 0 {
+			after = retryAfter
+		}
+		all = append(all, &errdetails.RetryInfo{RetryDelay: durationpb.New(after)})
+	}
+	return all
+}
+
+// allowedStep is the type of a PreconditionFailure's violation that names a step which would be legal.
+const allowedStep = "ALLOWED_STEP"
+
+// fromStatus turns the error of a call to another service back into a fault.
+func fromStatus(err error) error {
+	s, ok := status.FromError(err)
+	if !ok || s.Code() == codes.OK {
+		return err
+	}
+	f := &fault.Fault{Message: s.Message(), Err: err}
+	for kind, code := range codeOf {
+		if code == s.Code() {
+			f.Kind = kind
+		}
+	}
+	for _, d := range s.Details() {
+		switch d := d.(type) {
+		case *errdetails.ErrorInfo:
+			f.Reason = typev1.ErrorReason(typev1.ErrorReason_value[reasonPrefix+d.GetReason()])
+		case *errdetails.BadRequest:
+			for _, v := range d.GetFieldViolations() {
+				f.Fields = append(f.Fields, fault.Field{Path: v.GetField(), Description: v.GetDescription()})
+			}
+		case *errdetails.PreconditionFailure:
+			for _, v := range d.GetViolations() {
+				f.Allowed = append(f.Allowed, v.GetSubject())
+			}
+		case *errdetails.ResourceInfo:
+			f.ResourceType, f.ResourceName = d.GetResourceType(), d.GetResourceName()
+		case *errdetails.RetryInfo:
+			f.RetryAfter = d.GetRetryDelay().AsDuration()
+		}
+	}
+	if f.Reason == typev1.ErrorReason_ERROR_REASON_UNSPECIFIED {
+		unexplained(f)
+	}
+	return f
+}
+
+// unexplained gives a reason, and words fit for a client, to a status that the transport made.
+func unexplained(f *fault.Fault) {
+	switch f.Kind {
+	case fault.Unavailable:
+		f.Reason, f.Message, f.RetryAfter = typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "a service that is needed can't be reached", retryAfter
+	case fault.DeadlineExceeded:
+		f.Reason = typev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED
+	case fault.Cancelled:
+		f.Reason = typev1.ErrorReason_ERROR_REASON_CANCELLED
+	case fault.Unimplemented:
+		f.Reason = typev1.ErrorReason_ERROR_REASON_UNIMPLEMENTED
+	case fault.Exhausted:
+		f.Reason = typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE
+	case fault.Internal:
+		f.Reason, f.Message = typev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error"
+	}
+}
+
+func reasonOf(s *status.Status) string {
+	for _, d := range s.Details() {
+		if info, ok := d.(*errdetails.ErrorInfo); ok {
+			return info.GetReason()
+		}
+	}
+	return ""
+}

@@ -1,0 +1,72 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"math"
+)
+
+// Expected is the condition of an append on its stream: a revision that must be the last, or one of the constants.
+type Expected int64
+
+// Conditions other than an exact revision.
+const (
+	NoStream     Expected = -1 // the stream has no events
+	Any          Expected = -2
+	StreamExists Expected = -4 // the stream, or its metadata stream, has events
+)
+
+// Exactly expects that the stream's last event has this revision.
+func Exactly(revision uint64) Expected { return Expected(min(revision, math.MaxInt64)) }
+
+// Written says where the last event of an append is.
+type Written struct {
+	Revision Revision // NoRevision if the append was empty and the stream has no events
+	Position Position // 0 if the append was empty
+}
+
+// ConflictError says that a stream was not as an append expected it to be.
+type ConflictError struct {
+	Current Revision
+}
+
+func (e *ConflictError) Error() string {
+	return fmt.Sprintf("the stream's last revision is %d, not the expected one", e.Current)
+}
+
+// Append adds events to a stream, all or none, and returns once they are safe on disk.
+//
+// It may be repeated. At an exact revision or NoStream, events that are already there from the next revision on are
+// recognised by their ids and confirmed, not written again, whatever has been appended since. With Any and StreamExists,
+// only ids that were written recently, by this process, are recognised.
+//
+// The error is a *ConflictError if the condition does not hold and the events are not there. If the context ends first,
+// they may be written nevertheless.
+func (s *Store) Append(ctx context.Context, stream string, expected Expected, events []Proposed) (Written, error) {
+	r := &request{stream: stream, expected: expected, events: events, answer: make(chan answer, 1)}
+	select {
+	case s.queue <- r:
+	case <-ctx.Done():
+		return Written{}, ctx.Err()
+	case <-s.stop:
+		return Written{}, ErrClosed
+	}
+	select {
+	case a := <-r.answer:
+		return a.written, a.err
+	case <-ctx.Done():
+		return Written{}, ctx.Err()
+	case <-s.stopped:
+		return r.answerAfterStop()
+	}
+}
+
+// answerAfterStop tells an append that was answered by the writer's last batch from one that it never took.
+func (r *request) answerAfterStop() (Written, error) {
+	select {
+	case a := <-r.answer:
+		return a.written, a.err
+	default:
+		return Written{}, ErrClosed
+	}
+}

@@ -1,0 +1,217 @@
+// Package storage is the event store's log on disk.
+//
+// It promises: an append is whole or absent, and once acknowledged it survives a crash of the process or the machine; the
+// events of a stream have revisions 0, 1, 2, ... without gaps; the log has one order that never changes, and nothing is
+// read, announced or confirmed as a repeat before it is safe on disk. Memory and start-up time don't grow with the log.
+//
+// How: a Pebble store holds each event under its position, an index from (stream, revision) to position, and each stream's
+// head. One goroutine writes: it takes the appends that queued while the last batch was being synced, decides each in turn
+// against the state that those before it leave, writes them as one batch with one sync, and only then answers. Pebble
+// shows a batch to readers before its log is synced, so every read stops at the position that was last synced; a position
+// that a crash takes back has been seen by nobody.
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
+
+const (
+	formatVersion = 1
+
+	cacheBytes    = 32 << 20
+	memTableBytes = 16 << 20 // also bounds what a start after a crash has to replay
+	blockBytes    = 16 << 10
+)
+
+// ErrClosed is the answer to an append that a store had not begun to write when it was closed.
+var ErrClosed = errors.New("the store is closed")
+
+// Position is an event's place in the log. The first event has position 1; zero is before every event.
+type Position uint64
+
+// Revision is an event's place in its stream, from 0.
+type Revision int64
+
+// NoRevision stands for the last revision of a stream without events.
+const NoRevision Revision = -1
+
+// ID identifies an event. Stores compare it only within one stream.
+type ID [16]byte
+
+// Proposed is an event to append. Its slices must not be changed afterwards: an append that was given up may yet be written.
+type Proposed struct {
+	ID       ID
+	Type     string
+	JSON     bool
+	Metadata []byte
+	Data     []byte
+}
+
+// Record is a stored event. Its byte slices are the store's own: they must not be changed, nor used after the step of
+// the iteration that gave them.
+type Record struct {
+	Position Position
+	Revision Revision
+	ID       ID
+	JSON     bool
+	Created  int64 // 100 ns ticks since the Unix epoch
+	Stream   []byte
+	Type     []byte
+	Metadata []byte
+	Data     []byte
+}
+
+// Commit describes one synced batch.
+type Commit struct {
+	Appends int // the appends it answered, refusals and repeats included
+	Events  int
+	Bytes   int
+	Sync    time.Duration // writing and syncing
+}
+
+// Store is an open data directory. Its methods may be called by many goroutines at once.
+type Store struct {
+	db     *pebble.DB
+	lock   *pebble.Lock
+	synced atomic.Uint64
+	queue  chan *request
+	watch  watchers
+
+	stop     chan struct{}
+	stopped  chan struct{}
+	stopOnce sync.Once
+}
+
+// Open opens the store in dir, and makes one where there is none. The directory belongs to one process at a time.
+// onCommit, if not nil, is called after every batch, on the writer's goroutine.
+func Open(dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
+	return open(vfs.Default, dir, log, onCommit)
+}
+
+func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
+	lock, err := lockDir(files, dir)
+	if err != nil {
+		return nil, err
+	}
+	db, err := pebble.Open(dir, options(files, log, lock))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the event store in %s: %w", dir, err), lock.Close())
+	}
+	s := &Store{
+		db:      db,
+		lock:    lock,
+		queue:   make(chan *request, queueLength),
+		stop:    make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	head, err := s.prepare()
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("open the event store in %s: %w", dir, err), db.Close(), lock.Close())
+	}
+	// Pebble syncs all that it recovers before it opens, so whatever is there is safe.
+	s.synced.Store(uint64(head))
+	w := newWriter(s, head, onCommit)
+	go func() {
+		defer close(s.stopped)
+		w.run()
+	}()
+	return s, nil
+}
+
+func lockDir(files vfs.FS, dir string) (*pebble.Lock, error) {
+	if err := files.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the event store's directory: %w", err)
+	}
+	lock, err := pebble.LockDirectory(dir, files)
+	var file *fs.PathError
+	if errors.As(err, &file) {
+		return nil, fmt.Errorf("lock the event store's directory: %w", err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("the event store's directory %s is in use by another process", dir)
+	}
+	return lock, nil
+}
+
+func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options {
+	o := &pebble.Options{
+		CacheSize:          cacheBytes,
+		FS:                 files,
+		FormatMajorVersion: pebble.FormatNewest,
+		Lock:               lock,
+		Logger:             pebbleLogger{log},
+		MemTableSize:       memTableBytes,
+	}
+	for i := range o.Levels {
+		o.Levels[i].BlockSize = blockBytes
+		// Most appends to a new stream ask for a head that isn't there.
+		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
+	}
+	return o
+}
+
+// prepare checks or writes the format version and finds the last event.
+func (s *Store) prepare() (Position, error) {
+	v, closer, err := s.db.Get(formatKey)
+	switch {
+	case errors.Is(err, pebble.ErrNotFound):
+		return 0, s.db.Set(formatKey, strconv.AppendInt(nil, formatVersion, 10), pebble.Sync)
+	case err != nil:
+		return 0, err
+	}
+	format := string(v)
+	if err := closer.Close(); err != nil {
+		return 0, err
+	}
+	if format != strconv.Itoa(formatVersion) {
+		return 0, fmt.Errorf("it has format %s, but this program knows only format %d", format, formatVersion)
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: eventKey(0), UpperBound: eventEnd})
+	if err != nil {
+		return 0, err
+	}
+	var head Position
+	if it.Last() {
+		head = eventPosition(it.Key())
+	}
+	return head, it.Close()
+}
+
+// Head is the position of the last event that may be read, or 0.
+func (s *Store) Head() Position { return Position(s.synced.Load()) }
+
+// Close waits for the batch being written, refuses the appends that wait and releases the directory. No read may be in
+// progress or follow.
+func (s *Store) Close() error {
+	s.stopOnce.Do(func() { close(s.stop) })
+	<-s.stopped
+	return errors.Join(s.db.Close(), s.lock.Close())
+}
+
+// pebbleLogger passes on what goes wrong; the rest of what Pebble says is of no use to an operator.
+type pebbleLogger struct{ log *slog.Logger }
+
+func (pebbleLogger) Infof(string, ...any) {}
+
+func (l pebbleLogger) Errorf(format string, args ...any) {
+	l.log.Error("event store: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf ends the process, as Pebble requires: after a failed write or sync nobody knows what is on disk until it is
+// opened again.
+func (l pebbleLogger) Fatalf(format string, args ...any) {
+	l.Errorf(format, args...)
+	os.Exit(1)
+}

@@ -1,0 +1,195 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+const (
+	queueLength = 1024    // appends that wait for the writer, and that one batch answers
+	batchBytes  = 4 << 20 // a batch of this size takes no further append
+	unsynced    = 1       // batches that wait for the disk before the writer waits, too
+	recentIDs   = 1 << 16 // event ids remembered for repeats of Any and StreamExists
+)
+
+type request struct {
+	stream   string
+	expected Expected
+	events   []Proposed
+	answer   chan answer // holds one
+}
+
+type answer struct {
+	written Written
+	err     error
+}
+
+// writer decides appends and fills batches. While the disk syncs one, it goes on to fill the next. Everything in it
+// belongs to its goroutine.
+type writer struct {
+	store  *Store
+	syncer *syncer
+	recent *simplelru.LRU[ID, place]
+
+	next   Position // of the next event
+	batch  *batch
+	record []byte // scratch
+}
+
+// batch is a group of appends that reach the disk together.
+type batch struct {
+	*pebble.Batch
+	heads   map[string]head // of the streams that it changes
+	index   []entry         // of its events, in the order of the log
+	last    Position        // of its last event; 0 if it has none
+	events  int
+	bytes   int
+	waiting []waiting
+	begun   time.Time
+	failed  error         // it did not even reach the log
+	settled chan struct{} // if not nil, closed when the batch has been answered
+}
+
+// entry is where an event is in its stream and in the log.
+type entry struct {
+	stream string
+	head
+}
+
+// waiting is an append that has been decided and is answered when all that it was decided on is safe.
+type waiting struct {
+	*request
+	answer
+}
+
+// place is where a recent event was written.
+type place struct {
+	stream string
+	Written
+}
+
+func newWriter(s *Store, last Position, onCommit func(Commit)) *writer {
+	recent, err := simplelru.NewLRU[ID, place](recentIDs, nil)
+	if err != nil {
+		panic(err) // the size is a positive constant
+	}
+	w := &writer{store: s, syncer: newSyncer(s, onCommit), recent: recent, next: last + 1}
+	w.begin()
+	return w
+}
+
+// run writes until the store is stopped, and then waits for what is being synced.
+func (w *writer) run() {
+	defer w.syncer.close()
+	for {
+		select {
+		case <-w.store.stop:
+			return
+		case r := <-w.store.queue:
+			w.take(r)
+		}
+		w.drain()
+		w.commit()
+	}
+}
+
+// drain takes the appends that are waiting, as far as they fit.
+func (w *writer) drain() {
+	for w.batch.Len() < batchBytes && len(w.batch.waiting) < queueLength {
+		select {
+		case r := <-w.store.queue:
+			w.take(r)
+		default:
+			return
+		}
+	}
+}
+
+// take decides an append and adds its events to the batch.
+func (w *writer) take(r *request) {
+	written, err := w.decide(r)
+	w.batch.waiting = append(w.batch.waiting, waiting{r, answer{written, err}})
+}
+
+// write adds events to the batch, after the given head of the stream.
+func (w *writer) write(r *request, cur head) (Written, error) {
+	created := time.Now().UnixNano() / 100
+	for i := range r.events {
+		e := &r.events[i]
+		cur = head{revision: cur.revision + 1, position: w.next}
+		w.next++
+		w.record = appendRecord(w.record[:0], r.stream, cur.revision, created, e)
+		w.batch.set(eventKey(cur.position), w.record)
+		w.batch.index = append(w.batch.index, entry{r.stream, cur})
+		w.recent.Add(e.ID, place{r.stream, cur.written()})
+	}
+	w.batch.events += len(r.events)
+	w.batch.last = cur.position
+	w.batch.heads[r.stream] = cur
+	return cur.written(), nil
+}
+
+func (b *batch) set(key, value []byte) {
+	if err := b.Set(key, value, nil); err != nil {
+		panic(err) // only an indexed batch or a closed one can fail to grow
+	}
+}
+
+func (w *writer) begin() {
+	w.batch = &batch{Batch: w.store.db.NewBatch(), heads: make(map[string]head)}
+}
+
+// commit hands the batch to the disk. What the writer decides from now on builds on it; the syncer keeps the order, so
+// that nothing is answered before what it builds on is safe.
+func (w *writer) commit() {
+	b := w.batch
+	w.begin()
+	b.begun = time.Now()
+	// In the order of their keys, which costs Pebble least.
+	slices.SortStableFunc(b.index, func(x, y entry) int { return strings.Compare(x.stream, y.stream) })
+	for i, e := range b.index {
+		if i+1 == len(b.index) || b.index[i+1].stream != e.stream {
+			w.record = e.head.append(w.record[:0])
+			b.set(headKey(e.stream), w.record)
+		}
+	}
+	for _, e := range b.index {
+		w.record = appendPosition(w.record[:0], e.position)
+		b.set(indexKey(e.stream, e.revision), w.record)
+	}
+	b.bytes = b.Len()
+	w.syncer.sync(b)
+}
+
+// settle commits the batch and waits until all before it is safe, and can be read.
+func (w *writer) settle() {
+	settled := make(chan struct{})
+	w.batch.settled = settled
+	w.commit()
+	<-settled
+}
+
+// head is the state of a stream after all that has been decided so far.
+func (w *writer) head(stream string) (head, error) {
+	if h, ok := w.batch.heads[stream]; ok {
+		return h, nil
+	}
+	h := noHead
+	err := w.store.get(headKey(stream), func(value []byte) (err error) {
+		h, err = parseHead(value)
+		return err
+	})
+	if errors.Is(err, pebble.ErrNotFound) {
+		return noHead, nil
+	}
+	if err != nil {
+		return noHead, fmt.Errorf("head of stream %s: %w", stream, err)
+	}
+	return h, nil
+}

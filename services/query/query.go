@@ -1,0 +1,85 @@
+// Package query answers reads from the read models.
+//
+// It changes nothing and keeps nothing: any number of replicas may run. A read that comes with a consistency token waits,
+// as long as its deadline allows, until the read models it answers from have applied everything up to that token.
+package query
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/purserhq/purser/internal/daemon"
+	"github.com/purserhq/purser/internal/readmodel"
+	"github.com/purserhq/purser/internal/rpc"
+	"github.com/purserhq/purser/internal/secret"
+	queryv1 "github.com/purserhq/purser/proto/purser/query/v1"
+)
+
+// Config says where the service listens, as host:port, and how it uses Postgres.
+type Config struct {
+	GRPCAddr, HTTPAddr string
+	PostgresURL        string
+	// MaxConns bounds the connections to Postgres; 0 leaves it to pool_max_conns of the URL or the driver's default.
+	MaxConns int32
+	// StatementTimeout ends a query that takes longer; 0 leaves it to the server.
+	StatementTimeout time.Duration
+}
+
+// New returns the service, which is ready while Postgres answers and has the tables that this build reads. It fails only
+// for a bad URL; a Postgres that is down is waited for.
+func New(cfg Config, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (daemon.Service, error) {
+	pool, err := open(cfg)
+	if err != nil {
+		return daemon.Service{}, err
+	}
+	g := rpc.NewServer("query", logger, m)
+	queryv1.RegisterQueryServiceServer(g, &server{models: readmodel.NewQueries(pool, s)})
+	return daemon.Service{
+		Name: "query", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
+		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
+		Close: pool.Close,
+	}, nil
+}
+
+func open(cfg Config) (*pgxpool.Pool, error) {
+	pc, err := pgxpool.ParseConfig(cfg.PostgresURL)
+	if err != nil {
+		return nil, fmt.Errorf("postgres url: %w", err)
+	}
+	pc.ConnConfig.RuntimeParams["application_name"] = "purser-query"
+	if cfg.StatementTimeout > 0 {
+		pc.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(cfg.StatementTimeout.Milliseconds(), 10)
+	}
+	if cfg.MaxConns > 0 {
+		pc.MaxConns = cfg.MaxConns
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), pc) // connects when first used
+	if err != nil {
+		return nil, fmt.Errorf("postgres pool: %w", err)
+	}
+	return pool, nil
+}
+
+func ready(ctx context.Context, pool *pgxpool.Pool) error {
+	var missing []string
+	err := pool.QueryRow(ctx, `SELECT coalesce(array_agg(t), '{}') FROM unnest($1::text[]) AS t WHERE to_regclass(t) IS NULL`,
+		readmodel.Tables()).Scan(&missing)
+	if err != nil {
+		return fmt.Errorf("ask postgres for the read models: %w", err)
+	}
+	if len(missing) > 0 {
+		return fmt.Errorf("no build yet of %s", strings.Join(missing, ", "))
+	}
+	return nil
+}
+
+type server struct {
+	queryv1.UnimplementedQueryServiceServer
+	models *readmodel.Queries
+}

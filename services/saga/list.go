@@ -1,0 +1,72 @@
+package saga
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// list is the to-do list as the executor reads it. The consumer writes it; only the notes on failures are ours.
+type list struct {
+	pool    *pgxpool.Pool
+	table   string // quoted and qualified
+	columns string
+}
+
+// due returns up to max of the items of some steps whose time has come, without those that are left out, in the order
+// in which they are to be done: by priority, then by age.
+func (l list) due(ctx context.Context, steps []string, now time.Time, without []itemKey, max int) ([]task, error) {
+	orders, names, products := make([]string, len(without)), make([]string, len(without)), make([]string, len(without))
+	for i, k := range without {
+		orders[i], names[i], products[i] = k.order, k.step, k.product
+	}
+	rows, err := l.pool.Query(ctx, fmt.Sprintf(`
+		SELECT key, %s FROM %s
+		WHERE step = ANY($1) AND next_try <= $2
+		  AND (key, step, product_id) NOT IN (SELECT * FROM unnest($3::text[], $4::text[], $5::text[]))
+		ORDER BY priority DESC, since, key, step, product_id
+		LIMIT $6`, l.columns, l.table),
+		steps, now, orders, names, products, max)
+	if err != nil {
+		return nil, fmt.Errorf("read the to-do list: %w", err)
+	}
+	tasks, err := pgx.CollectRows(rows, pgx.RowToStructByName[task])
+	if err != nil {
+		return nil, fmt.Errorf("read the to-do list: %w", err)
+	}
+	return tasks, nil
+}
+
+// failed notes that an item has to wait. One that is off the list by now needs no note.
+func (l list) failed(ctx context.Context, k itemKey, attempts int64, next time.Time, cause string) error {
+	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
+		UPDATE %s SET attempts = $4, next_try = $5, last_error = $6
+		WHERE key = $1 AND step = $2 AND product_id = $3`, l.table),
+		k.order, k.step, k.product, attempts, next, cause)
+	if err != nil {
+		return fmt.Errorf("note a failure on the to-do list: %w", err)
+	}
+	return nil
+}
+
+// backlog is how many items of a step there are, and how old the oldest is.
+type backlog struct {
+	Step   string    `db:"step"`
+	Items  int64     `db:"items"`
+	Oldest time.Time `db:"oldest"`
+}
+
+func (l list) backlogs(ctx context.Context) ([]backlog, error) {
+	rows, err := l.pool.Query(ctx, fmt.Sprintf(`SELECT step, count(*) AS items, min(since) AS oldest FROM %s GROUP BY step`, l.table))
+	if err != nil {
+		return nil, fmt.Errorf("measure the to-do list: %w", err)
+	}
+	b, err := pgx.CollectRows(rows, pgx.RowToStructByName[backlog])
+	if err != nil {
+		return nil, fmt.Errorf("measure the to-do list: %w", err)
+	}
+	return b, nil
+}

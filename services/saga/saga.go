@@ -1,0 +1,115 @@
+// Package saga brings orders to their end: it reserves their stock, has their payment authorized and confirms them, or
+// undoes all that and rejects or cancels them.
+//
+// What is to be done is decided in package fulfillment and derived from the log: a consumer folds the events of orders,
+// payments and fulfilments into a state for each order, and the union of what the states still want done is the to-do
+// list, in Postgres. The executor works the list off as calls to the other services. What a call causes comes back as
+// an event and changes the list; an answer that no other stream records is recorded in the order's own fulfilment stream.
+//
+// So the log alone determines the saga. Nothing is known only here: an item that was lost sight of is still on the list
+// and is done again under the same request id, without a second effect. A service that does not answer is asked again for
+// ever, with back-off, and rejects no order. No item is done before the list has caught up with the log.
+package saga
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
+	"github.com/purserhq/purser/internal/aggregate"
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/daemon"
+	"github.com/purserhq/purser/internal/domain/fulfillment"
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventschema"
+	"github.com/purserhq/purser/internal/rpc"
+	"github.com/purserhq/purser/internal/secret"
+	inventoryv1 "github.com/purserhq/purser/proto/purser/inventory/v1"
+	orderv1 "github.com/purserhq/purser/proto/purser/order/v1"
+	paymentv1 "github.com/purserhq/purser/proto/purser/payment/v1"
+)
+
+// Config says where the service listens and where it finds the others, as host:port, and where its tables are.
+type Config struct {
+	GRPCAddr, HTTPAddr                          string
+	WriteTarget, InventoryTarget, PaymentTarget string
+	PostgresURL                                 string
+	// MaxConns bounds the connections to Postgres; 0 leaves it to pool_max_conns of the URL or the driver's default.
+	MaxConns int32
+}
+
+// Metrics are what the service measures and counts with others in its process.
+type Metrics struct {
+	RPC      *rpc.Metrics
+	Consumer *consumer.Metrics
+	Registry prometheus.Registerer
+}
+
+// New returns the service, which is ready once its to-do list has caught up with the log. It fails only for a bad URL
+// or target; what is down is waited for.
+func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m Metrics) (daemon.Service, error) {
+	pool, err := newPool(cfg)
+	if err != nil {
+		return daemon.Service{}, err
+	}
+	var conns []*grpc.ClientConn
+	closeAll := func() {
+		for _, c := range conns {
+			c.Close()
+		}
+		pool.Close()
+	}
+	for _, peer := range []struct{ target, service string }{
+		{cfg.InventoryTarget, "inventory"}, {cfg.PaymentTarget, "payment"}, {cfg.WriteTarget, "write"},
+	} {
+		conn, err := rpc.Dial(peer.target, peer.service, logger, m.RPC)
+		if err != nil {
+			closeAll()
+			return daemon.Service{}, fmt.Errorf("dial the %s service: %w", peer.service, err)
+		}
+		conns = append(conns, conn)
+	}
+	c := consumer.New(pool, log, "saga", eventschema.Categories(), []consumer.Model{states.Model(&todo)}, logger, m.Consumer)
+	e := &executor{
+		list: list{pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow]()},
+		steps: steps{
+			inventory: inventoryv1.NewInventoryServiceClient(conns[0]),
+			payments:  paymentv1.NewPaymentServiceClient(conns[1]),
+			orders:    orderv1.NewOrderServiceClient(conns[2]),
+		},
+		answers: aggregate.New[fulfillment.Answers](log, eventschema.Fulfillment, s, time.Now),
+		ready:   c.Ready, changed: c.Changed(), clock: time.Now, log: logger, metrics: newMetrics(m.Registry),
+		lanes: newLanes(),
+	}
+	return daemon.Service{
+		Name: "saga", GRPC: rpc.NewServer("saga", logger, m.RPC), GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
+		Ready: c.Ready,
+		Run:   []func(context.Context) error{c.Run, e.run},
+		Close: closeAll,
+	}, nil
+}
+
+func newLanes() []*lane {
+	return []*lane{newLane("inventory", inventorySteps), newLane("payment", paymentSteps), newLane("write", orderSteps)}
+}
+
+func newPool(cfg Config) (*pgxpool.Pool, error) {
+	pc, err := pgxpool.ParseConfig(cfg.PostgresURL)
+	if err != nil {
+		return nil, fmt.Errorf("postgres url: %w", err)
+	}
+	pc.ConnConfig.RuntimeParams["application_name"] = "purser-saga"
+	if cfg.MaxConns > 0 {
+		pc.MaxConns = cfg.MaxConns
+	}
+	pool, err := pgxpool.NewWithConfig(context.Background(), pc) // connects when first used
+	if err != nil {
+		return nil, fmt.Errorf("postgres pool: %w", err)
+	}
+	return pool, nil
+}
