@@ -21,9 +21,9 @@ import (
 
 // Each benchmark has a null sibling, in which the same client calls a server that stores nothing: what the client allows.
 
-func BenchmarkAppend(b *testing.B)     { benchmarkAppend(b, start(b, b.TempDir()).Addr()) }
+func BenchmarkAppend(b *testing.B)     { benchmarkAppend(b, start(b, b.TempDir()).url()) }
 func BenchmarkAppendNull(b *testing.B) { benchmarkAppend(b, startNull(b)) }
-func BenchmarkReadAll(b *testing.B)    { benchmarkReadAll(b, start(b, b.TempDir()).Addr(), true) }
+func BenchmarkReadAll(b *testing.B)    { benchmarkReadAll(b, start(b, b.TempDir()).url(), true) }
 func BenchmarkReadAllNull(b *testing.B) {
 	benchmarkReadAll(b, startNull(b), false)
 }

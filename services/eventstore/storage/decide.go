@@ -62,7 +62,7 @@ func (w *writer) confirm(r *request, cur head) (Written, error) {
 		return Written{}, conflict
 	}
 	if cur.position > w.store.Head() {
-		w.settle() // what it is compared with can't be read yet
+		w.commit() // what it is compared with can't be read yet
 	}
 	i, last := 0, Written{}
 	for rec, err := range w.store.ReadStream(r.stream, Revision(r.expected)+1, Forwards) {

@@ -14,7 +14,6 @@ import (
 const (
 	queueLength = 1024    // appends that wait for the writer, and that one batch answers
 	batchBytes  = 4 << 20 // a batch of this size takes no further append
-	unsynced    = 1       // batches that wait for the disk before the writer waits, too
 	recentIDs   = 1 << 16 // event ids remembered for repeats of Any and StreamExists
 )
 
@@ -30,16 +29,16 @@ type answer struct {
 	err     error
 }
 
-// writer decides appends and fills batches. While the disk syncs one, it goes on to fill the next. Everything in it
-// belongs to its goroutine.
+// writer decides appends and writes them in batches. Everything in it belongs to its goroutine.
 type writer struct {
-	store  *Store
-	syncer *syncer
-	recent *simplelru.LRU[ID, place]
+	store    *Store
+	onCommit func(Commit)
+	recent   *simplelru.LRU[ID, place]
 
 	next   Position // of the next event
 	batch  *batch
 	record []byte // scratch
+	failed error  // of the batch after which the log's end is unknown: nothing is written or confirmed any more
 }
 
 // batch is a group of appends that reach the disk together.
@@ -49,11 +48,7 @@ type batch struct {
 	index   []entry         // of its events, in the order of the log
 	last    Position        // of its last event; 0 if it has none
 	events  int
-	bytes   int
 	waiting []waiting
-	begun   time.Time
-	failed  error         // it did not even reach the log
-	settled chan struct{} // if not nil, closed when the batch has been answered
 }
 
 // entry is where an event is in its stream and in the log.
@@ -79,14 +74,16 @@ func newWriter(s *Store, last Position, onCommit func(Commit)) *writer {
 	if err != nil {
 		panic(err) // the size is a positive constant
 	}
-	w := &writer{store: s, syncer: newSyncer(s, onCommit), recent: recent, next: last + 1}
+	if onCommit == nil {
+		onCommit = func(Commit) {}
+	}
+	w := &writer{store: s, onCommit: onCommit, recent: recent, next: last + 1}
 	w.begin()
 	return w
 }
 
-// run writes until the store is stopped, and then waits for what is being synced.
+// run writes until the store is stopped.
 func (w *writer) run() {
-	defer w.syncer.close()
 	for {
 		select {
 		case <-w.store.stop:
@@ -145,13 +142,34 @@ func (w *writer) begin() {
 	w.batch = &batch{Batch: w.store.db.NewBatch(), heads: make(map[string]head)}
 }
 
-// commit hands the batch to the disk. What the writer decides from now on builds on it; the syncer keeps the order, so
-// that nothing is answered before what it builds on is safe.
+// commit writes and syncs the batch, shows it to readers and then answers its appends.
 func (w *writer) commit() {
 	b := w.batch
 	w.begin()
-	b.begun = time.Now()
-	// In the order of their keys, which costs Pebble least.
+	c := Commit{Appends: len(b.waiting), Events: b.events}
+	if b.events > 0 && w.failed == nil {
+		w.seal(b)
+		c.Bytes = b.Len()
+		begun := time.Now()
+		if err := b.Commit(pebble.Sync); err != nil {
+			w.failed = fmt.Errorf("write to the event store: %w", err)
+		} else {
+			w.store.synced.Store(uint64(b.last))
+			w.store.watch.signal(b.heads)
+		}
+		c.Sync = time.Since(begun)
+	}
+	for _, a := range b.waiting {
+		if w.failed != nil {
+			a.answer = answer{err: w.failed}
+		}
+		a.request.answer <- a.answer
+	}
+	w.onCommit(c)
+}
+
+// seal adds the index and the heads to the batch, in the order of their keys, which costs Pebble least.
+func (w *writer) seal(b *batch) {
 	slices.SortStableFunc(b.index, func(x, y entry) int { return strings.Compare(x.stream, y.stream) })
 	for i, e := range b.index {
 		if i+1 == len(b.index) || b.index[i+1].stream != e.stream {
@@ -163,16 +181,6 @@ func (w *writer) commit() {
 		w.record = appendPosition(w.record[:0], e.position)
 		b.set(indexKey(e.stream, e.revision), w.record)
 	}
-	b.bytes = b.Len()
-	w.syncer.sync(b)
-}
-
-// settle commits the batch and waits until all before it is safe, and can be read.
-func (w *writer) settle() {
-	settled := make(chan struct{})
-	w.batch.settled = settled
-	w.commit()
-	<-settled
 }
 
 // head is the state of a stream after all that has been decided so far.
