@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/google/uuid"
@@ -23,6 +24,7 @@ type Log struct {
 	schema  Schema
 	log     *slog.Logger
 	metrics *metrics
+	silence time.Duration // of a subscription, before it is looked after
 }
 
 // Open returns a log over the store that a connection string names. It fails only for a string that can't be read; a
@@ -33,7 +35,7 @@ func Open(url string, schema Schema, log *slog.Logger, reg prometheus.Registerer
 	if err != nil {
 		return nil, err
 	}
-	return &Log{store: s, schema: schema, log: log, metrics: m}, nil
+	return &Log{store: s, schema: schema, log: log, metrics: m, silence: defaultSilence}, nil
 }
 
 // Close ends the connection. Subscriptions should have ended before.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
@@ -14,9 +15,8 @@ import (
 const (
 	// searchWindow is how many events the store looks at between two checkpoints of a filtered subscription.
 	searchWindow = 1000
-	// maxSilence is how long a subscription may say nothing before it is taken up anew: one that has stalled looks just
-	// like one with nothing to say, and to begin again where it ended costs next to nothing.
-	maxSilence = 30 * time.Second
+	// subscribeTimeout bounds the beginning of a subscription.
+	subscribeTimeout = 30 * time.Second
 )
 
 // Delivery is one thing that a subscription says.
@@ -65,11 +65,11 @@ func (l *Log) Subscribe(ctx context.Context, categories []string, after Position
 
 // subscribeOnce delivers until the subscription is dropped, and moves after on with each delivery.
 func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Position, deliver func(context.Context, Delivery) error) error {
-	// The subscription ends with a context of its own: Recv has none, and a silent one is given up.
+	// The subscription ends with a context of its own: Recv has none, and one that has stalled is given up.
 	subCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	silence := time.AfterFunc(maxSilence, cancel)
-	defer silence.Stop()
+	impatience := time.AfterFunc(subscribeTimeout, cancel)
+	defer impatience.Stop()
 
 	lease, err := l.store.acquire()
 	if err != nil {
@@ -83,6 +83,13 @@ func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Pos
 		return fmt.Errorf("subscribe: %w", err)
 	}
 	defer sub.Close()
+	impatience.Stop()
+	var p pulse
+	p.waits(*after)
+	var watching sync.WaitGroup
+	watching.Go(func() { l.watch(subCtx, categories, &p, cancel) })
+	defer watching.Wait()
+	defer cancel()
 	for {
 		e := sub.Recv()
 		if e.SubscriptionDropped != nil {
@@ -92,14 +99,14 @@ func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Pos
 			}
 			return fmt.Errorf("dropped: %w", errors.Join(err, subCtx.Err()))
 		}
-		silence.Stop() // the subscriber may take its time
+		p.works()
 		if d, ok := delivery(e, *after); ok {
 			*after = d.Position
 			if err := deliver(ctx, d); err != nil {
 				return deliverError{err}
 			}
 		}
-		silence.Reset(maxSilence)
+		p.waits(*after)
 	}
 }
 
