@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -12,12 +11,8 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/purserhq/purser/internal/localpostgres"
 	"github.com/purserhq/purser/internal/localpostgres/pgtest"
-	"github.com/purserhq/purser/services/eventstore"
-
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
@@ -96,76 +91,6 @@ func TestMetricsCountCommandsAndEvents(t *testing.T) {
 				t.Errorf("/metrics of %s has no %s", name, want)
 			}
 		}
-	}
-}
-
-// The event store and Postgres are stopped and started again under a running Purser.
-func TestOutagesOfTheStoresPauseTheWork(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a whole Purser")
-	}
-	dir := pgtest.Dir(t)
-	store := startStore(t, dir, "127.0.0.1:0")
-	postgres, err := localpostgres.Start(t.Context(), filepath.Join(dir, "postgres"), quiet())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stopPostgres(t, postgres) })
-	i := newInstance(t, "--eventstore-url", "esdb://"+store.addr+"?tls=false", "--postgres-url", postgres.URL())
-
-	const down = 3 * time.Second
-	product := i.stocked(t, 40)
-	placed := make(chan []string)
-	go func() { placed <- i.placeMany(t, t.Context(), product, 20) }()
-	store.stop(t)
-	time.Sleep(down)
-	startStore(t, dir, store.addr)
-	first := <-placed
-
-	go func() { placed <- i.placeMany(t, t.Context(), product, 20) }()
-	stopPostgres(t, postgres)
-	time.Sleep(down)
-	if postgres, err = localpostgres.Start(t.Context(), filepath.Join(dir, "postgres"), quiet()); err != nil {
-		t.Fatal(err)
-	}
-	i.wantSold(t, product, append(first, <-placed...), 40)
-}
-
-type runningStore struct {
-	addr string
-	stop func(t *testing.T)
-}
-
-func startStore(t *testing.T, dir, addr string) runningStore {
-	t.Helper()
-	s, err := eventstore.Open(eventstore.Config{Dir: filepath.Join(dir, "eventstore"), Addr: addr}, quiet(), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	served := make(chan error, 1)
-	go func() { served <- s.Serve(ctx) }()
-	stopped := false
-	r := runningStore{addr: s.Addr(), stop: func(t *testing.T) {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	}}
-	t.Cleanup(func() { r.stop(t) })
-	return r
-}
-
-func stopPostgres(t *testing.T, p *localpostgres.Server) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), stopTimeout)
-	defer cancel()
-	if err := p.Stop(ctx); err != nil {
-		t.Error(err)
 	}
 }
 
