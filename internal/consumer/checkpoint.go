@@ -47,17 +47,20 @@ var errForeign = errors.New("read models and event log do not belong together")
 type checkpoint struct {
 	build    string
 	position eventlog.Position
+	last     anchor
 	owner    uuid.UUID
+}
+
+// anchor is the last event up to a checkpoint; the zero one where there was none.
+type anchor struct {
+	position eventlog.Position
+	id       uuid.UUID
 }
 
 // take makes a model's build where there is none, makes it ours under a token never used before, and returns where to
 // go on. It is committed synchronously: after a crash of Postgres nobody may hold an older token.
 func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoint, parked map[string]bool, err error) {
 	store, err := log.Identity(ctx)
-	if err != nil {
-		return c, nil, err
-	}
-	head, err := log.Head(ctx)
 	if err != nil {
 		return c, nil, err
 	}
@@ -71,17 +74,17 @@ func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoi
 			SELECT $1, p, $2, $3 FROM generate_series(0, $4 - 1) AS p ON CONFLICT DO NOTHING`, m.build, c.owner, store, partitions); err != nil {
 			return err
 		}
-		var position int64
+		// They move together; should one have been set back, all go back with it.
 		var stored string
-		if err := tx.QueryRow(ctx, `SELECT min(position), min(store) FROM consumer.checkpoints WHERE build = $1`, m.build).Scan(&position, &stored); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT position, event_position, event_id, store FROM consumer.checkpoints
+			WHERE build = $1 ORDER BY position LIMIT 1`, m.build).Scan(&c.position, &c.last.position, &c.last.id, &stored); err != nil {
 			return err
 		}
-		c.position = eventlog.Position(position)
-		if stored != store || c.position > head {
-			return fmt.Errorf("%w: %s was built from another event store, or from a later state of this one; "+
-				"drop what is derived (docs/operations.md) and start again", errForeign, m.name)
+		if err := belongs(ctx, log, c, stored == store, m.name); err != nil {
+			return err
 		}
-		if _, err := tx.Exec(ctx, `UPDATE consumer.checkpoints SET owner = $2, position = $3 WHERE build = $1`, m.build, c.owner, position); err != nil {
+		if _, err := tx.Exec(ctx, `UPDATE consumer.checkpoints SET owner = $2, position = $3, event_position = $4, event_id = $5 WHERE build = $1`,
+			m.build, c.owner, c.position, c.last.position, c.last.id); err != nil {
 			return err
 		}
 		if err := makeTables(ctx, tx, m); err != nil {
@@ -94,6 +97,26 @@ func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoi
 		return c, nil, fmt.Errorf("take over %s: %w", m.name, err)
 	}
 	return c, parked, nil
+}
+
+// belongs fails where the log is not the one that a checkpoint was made from: another store, one that was wiped, or an
+// older state of it that was restored, whether or not it has grown since.
+func belongs(ctx context.Context, log Log, c checkpoint, sameStore bool, model string) error {
+	head, err := log.Head(ctx)
+	if err != nil {
+		return err
+	}
+	has := sameStore && c.position <= head
+	if has && c.last != (anchor{}) {
+		if has, err = log.Has(ctx, c.last.position, c.last.id); err != nil {
+			return err
+		}
+	}
+	if !has {
+		return fmt.Errorf("%w: %s was built from another event store, or from a later state of this one; "+
+			"drop what is derived (docs/operations.md) and start again", errForeign, model)
+	}
+	return nil
 }
 
 // makeTables makes the tables that are missing, and fills those that are derived.
@@ -143,9 +166,9 @@ func parkedKeys(ctx context.Context, tx pgx.Tx, build string) (map[string]bool, 
 }
 
 // advance moves the checkpoint of every partition, if it still is where it was and ours.
-func (c *checkpoint) advance(b *pgx.Batch, to eventlog.Position, moved *bool) {
-	b.Queue(`UPDATE consumer.checkpoints SET position = $4 WHERE build = $1 AND owner = $2 AND position = $3`,
-		c.build, c.owner, int64(c.position), int64(to)).
+func (c *checkpoint) advance(b *pgx.Batch, to eventlog.Position, last anchor, moved *bool) {
+	b.Queue(`UPDATE consumer.checkpoints SET position = $4, event_position = $5, event_id = $6 WHERE build = $1 AND owner = $2 AND position = $3`,
+		c.build, c.owner, c.position, to, last.position, last.id).
 		Query(func(rows pgx.Rows) error {
 			rows.Close()
 			*moved = rows.CommandTag().RowsAffected() == partitions

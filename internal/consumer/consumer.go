@@ -16,6 +16,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -28,6 +29,7 @@ type Log interface {
 	Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error)
 	Decode(r eventlog.Recorded) (eventlog.Event, error)
 	Head(ctx context.Context) (eventlog.Position, error)
+	Has(ctx context.Context, at eventlog.Position, id uuid.UUID) (bool, error)
 	Identity(ctx context.Context) (string, error)
 }
 

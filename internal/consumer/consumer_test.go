@@ -344,20 +344,36 @@ func TestAZombieCantWrite(t *testing.T) {
 }
 
 func TestAForeignLogStopsTheConsumer(t *testing.T) {
-	w := newWorld(t)
-	_, stop := w.run(w.models()...)
-	w.await("accounts", "", w.log.append("a-k", 1))
-	if err := stop(); err != nil {
-		t.Fatal(err)
-	}
-	w.log.mu.Lock()
-	w.log.identity = "another"
-	w.log.mu.Unlock()
-	c := consumer.New(w.pool, w.log, "test", []string{"a"}, w.models(), slog.New(slog.DiscardHandler), consumer.NewMetrics(prometheus.NewRegistry()))
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-	defer cancel()
-	if err := c.Run(ctx); err == nil || !strings.Contains(err.Error(), "another event store") {
-		t.Errorf("got %v", err)
+	for name, change := range map[string]func(l *memoryLog){
+		"another store":                   func(l *memoryLog) { l.identity = "another" },
+		"set back":                        func(l *memoryLog) { l.events = l.events[:1] },
+		"set back, and grown by the same": func(l *memoryLog) { l.events[1].ID = uuid.New() },
+		"set back, and grown further": func(l *memoryLog) {
+			l.events[1].ID = uuid.New()
+			l.events = append(l.events, l.events[1])
+			l.events[2].Position = 1000
+		},
+		"wiped, with nothing in it so far": func(l *memoryLog) { l.events = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			_, stop := w.run(w.models()...)
+			w.log.append("a-k", 1)
+			w.await("accounts", "", w.log.append("a-k", 1))
+			w.await("entries", "", w.log.head())
+			if err := stop(); err != nil {
+				t.Fatal(err)
+			}
+			w.log.mu.Lock()
+			change(w.log)
+			w.log.mu.Unlock()
+			c := consumer.New(w.pool, w.log, "test", []string{"a"}, w.models(), slog.New(slog.DiscardHandler), consumer.NewMetrics(prometheus.NewRegistry()))
+			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+			defer cancel()
+			if err := c.Run(ctx); err == nil || !strings.Contains(err.Error(), "another event store") {
+				t.Errorf("got %v", err)
+			}
+		})
 	}
 }
 
@@ -401,6 +417,12 @@ func (l *memoryLog) head() eventlog.Position {
 }
 
 func (l *memoryLog) Head(context.Context) (eventlog.Position, error) { return l.head(), nil }
+
+func (l *memoryLog) Has(_ context.Context, at eventlog.Position, id uuid.UUID) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.events, func(e eventlog.Recorded) bool { return e.Position == at && e.ID == id }), nil
+}
 
 func (l *memoryLog) Identity(context.Context) (string, error) {
 	l.mu.Lock()

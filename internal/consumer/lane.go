@@ -128,7 +128,7 @@ func next(ctx context.Context, queue <-chan eventlog.Delivery) ([]eventlog.Deliv
 func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	b := &batch{log: l.log, end: l.checkpoint.position, writes: &pgx.Batch{}, poisoned: map[string]poison{}, observe: l.metrics.observe(l.model.name)}
+	b := &batch{log: l.log, end: l.checkpoint.position, last: l.checkpoint.last, writes: &pgx.Batch{}, poisoned: map[string]poison{}, observe: l.metrics.observe(l.model.name)}
 	caughtUp, passed := false, 0
 	for _, d := range deliveries {
 		b.end = max(b.end, d.Position)
@@ -137,6 +137,7 @@ func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error 
 			continue
 		}
 		passed++
+		b.last = anchor{d.Event.Position, d.Event.ID}
 		e, known, err := decode(l.log, *d.Event)
 		if err != nil {
 			return err
@@ -181,7 +182,7 @@ func (l *lane) commit(ctx context.Context, b *batch) error {
 			b.writes.Queue(`INSERT INTO consumer.parked (build, key, position, cause) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
 				l.model.build, key, int64(p.position), p.cause)
 		}
-		l.checkpoint.advance(b.writes, b.end, &moved)
+		l.checkpoint.advance(b.writes, b.end, b.last, &moved)
 		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
 			return err
 		}
@@ -193,7 +194,7 @@ func (l *lane) commit(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	l.checkpoint.position = b.end
+	l.checkpoint.position, l.checkpoint.last = b.end, b.last
 	for key, p := range b.poisoned {
 		l.parked[key] = true
 		l.logger.Error("an event can't be applied, its key is parked", "model", l.model.name, "key", key, "position", p.position, "cause", p.cause)

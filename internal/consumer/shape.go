@@ -49,6 +49,8 @@ type batch struct {
 	events []decoded
 	// end is the position up to which the batch goes.
 	end eventlog.Position
+	// last is the last event up to there.
+	last anchor
 	// writes are sent together, with the checkpoint, at the end of the transaction.
 	writes *pgx.Batch
 	// poisoned are the keys whose events can't be applied, with the first one that can't and why.

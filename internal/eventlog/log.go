@@ -67,6 +67,24 @@ func (l *Log) head(ctx context.Context) (Position, error) {
 	})
 }
 
+// Has tells whether the event with an id is at a position of the log. One that was deleted since counts as being there.
+func (l *Log) Has(ctx context.Context, at Position, id uuid.UUID) (bool, error) {
+	return retryRead(ctx, func() (bool, error) {
+		return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) (bool, error) {
+			s, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Position{Commit: uint64(at), Prepare: uint64(at)}}, 1)
+			if err != nil {
+				return false, fmt.Errorf("read position %d: %w", at, err)
+			}
+			defer s.Close()
+			events, err := collect(s)
+			if err != nil || len(events) == 0 {
+				return false, err
+			}
+			return events[0].Position > at || events[0].ID == id, nil
+		})
+	})
+}
+
 const (
 	identityStream = "purserstore-identity"
 	identityType   = "StoreIdentified"

@@ -294,6 +294,40 @@ func TestSubscriptionsAreOfTheirCategoriesAndCatchUp(t *testing.T) {
 	}
 }
 
+// A log that is set back while somebody follows it is noticed, also where it has grown again since.
+func TestALogThatIsSetBackEndsItsSubscriptions(t *testing.T) {
+	s := newStore(t)
+	l := s.open()
+	ctx := within(t, 30*time.Second)
+	seen, ended := make(chan eventlog.Recorded, 10), make(chan error, 1)
+	go func() {
+		ended <- l.Subscribe(ctx, []string{"stock"}, 0, func(_ context.Context, d eventlog.Delivery) error {
+			if d.Event != nil {
+				seen <- *d.Event
+			}
+			return nil
+		})
+	}()
+	if _, err := l.Append(ctx, "stock-a", eventlog.NoStream, []eventlog.NewEvent{received(1)}); err != nil {
+		t.Fatal(err)
+	}
+	e := <-seen
+	if has, err := l.Has(ctx, e.Position, e.ID); err != nil || !has {
+		t.Errorf("has: %t, %v", has, err)
+	}
+	s.stop()
+	s.dir = t.TempDir()
+	s.start()
+	for n := range 3 { // a fresh connection: that of the subscriber may still be looking for the store
+		if _, err := s.open().Append(ctx, fmt.Sprintf("stock-%d", n), eventlog.NoStream, []eventlog.NewEvent{received(1)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := <-ended; !errors.Is(err, eventlog.ErrSetBack) {
+		t.Errorf("ended with %v", err)
+	}
+}
+
 func TestConnectionStrings(t *testing.T) {
 	for url, ok := range map[string]bool{
 		"esdb://127.0.0.1:2113?tls=false":                                   true,

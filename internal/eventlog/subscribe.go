@@ -36,13 +36,20 @@ func (e deliverError) Unwrap() error { return e.error }
 
 // Subscribe delivers the events of the categories after a position, in the order of the log, one at a time, and goes on
 // with those that are appended later. It takes up a subscription that was dropped where it ended. It returns only when
-// ctx ends, with ctx's error, or deliver fails, with deliver's.
+// ctx ends, with ctx's error; when deliver fails, with deliver's; or with [ErrSetBack], when after an outage the log no
+// longer has what was delivered.
 func (l *Log) Subscribe(ctx context.Context, categories []string, after Position, deliver func(context.Context, Delivery) error) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval, pause.RandomizationFactor = firstPause, maxPause, 0.5
+	var last Recorded // event that was delivered
 	for {
 		before := after
-		err := l.subscribeOnce(ctx, categories, &after, deliver)
+		err := l.subscribeOnce(ctx, categories, &after, func(ctx context.Context, d Delivery) error {
+			if d.Event != nil {
+				last = *d.Event
+			}
+			return deliver(ctx, d)
+		})
 		var d deliverError
 		switch {
 		case errors.As(err, &d):
@@ -59,6 +66,11 @@ func (l *Log) Subscribe(ctx context.Context, categories []string, after Position
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pause.NextBackOff()):
+		}
+		if last.Position > 0 {
+			if has, err := l.Has(ctx, last.Position, last.ID); err == nil && !has {
+				return fmt.Errorf("%w: it has no %s@%d at position %d", ErrSetBack, last.Stream, last.Revision, last.Position)
+			}
 		}
 	}
 }

@@ -5,6 +5,9 @@ CREATE TABLE consumer.checkpoints (
     build     text     NOT NULL,
     partition smallint NOT NULL,
     position  bigint   NOT NULL DEFAULT 0,
+    -- The last event up to there, by which a log that was set back is noticed.
+    event_position bigint NOT NULL DEFAULT 0,
+    event_id       uuid   NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',
     -- Random and never used twice: whoever holds another one is fenced off.
     owner     uuid     NOT NULL,
     -- The identity of the event store that position belongs to.
