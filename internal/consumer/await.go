@@ -21,22 +21,44 @@ const (
 	lastLook  = 25 * time.Millisecond
 )
 
-// Watermark is the position up to which everything is applied to a table, by its readers' name: to the partition of a
-// key, or to all of them where key is "". It is 0 for a table that was not made yet.
-func Watermark(ctx context.Context, q querier, name, key string) (eventlog.Position, error) {
-	w, _, err := watermark(ctx, q, name, key)
-	return w, err
+// Await waits until the rows have applied everything up to a position: those in the partition of a key, or all where key
+// is "". When ctx ends first it fails with PROJECTION_LAG, and for a key that is parked with ENTITY_PARKED.
+func (f *Fold[R]) Await(ctx context.Context, pool *pgxpool.Pool, key string, position eventlog.Position) error {
+	return await(ctx, pool, source{buildName(f.Name, f.Version), f.Name, f.Version}, key, position)
 }
 
-func watermark(ctx context.Context, q querier, name, key string) (eventlog.Position, bool, error) {
+// Await waits until the journal has applied everything up to a position, as [Fold.Await] does.
+func (j *Journal[J]) Await(ctx context.Context, pool *pgxpool.Pool, key string, position eventlog.Position) error {
+	return await(ctx, pool, source{buildName(j.Name, j.Version), j.Name, j.Version}, key, position)
+}
+
+// Await waits until the report has applied everything up to a position. A key that is parked is in it as it was before.
+func (r *Report[R, C]) Await(ctx context.Context, pool *pgxpool.Pool, position eventlog.Position) error {
+	return await(ctx, pool, source{buildName(r.Of.Name, r.Of.Version), r.Name, r.Version}, "", position)
+}
+
+// Await waits until the list has applied everything up to a position. A key that is parked is in it as it was before.
+func (l *List[R, E]) Await(ctx context.Context, pool *pgxpool.Pool, position eventlog.Position) error {
+	return await(ctx, pool, source{buildName(l.Of.Name, l.Of.Version), l.Name, l.Version}, "", position)
+}
+
+// source is the table that a reader was compiled with: what a build of another version has applied says nothing about it.
+type source struct {
+	build, name string
+	version     int
+}
+
+// watermark is the position up to which everything is applied to a table, 0 where it was not made yet, and whether the key
+// is parked.
+func (s source) watermark(ctx context.Context, q querier, key string) (eventlog.Position, bool, error) {
 	partition := -1
 	if key != "" {
 		partition = partitionOf(key)
 	}
 	rows, err := q.Query(ctx, `
-		WITH live AS (SELECT build FROM consumer.relations WHERE name = $1 ORDER BY version DESC LIMIT 1)
-		SELECT coalesce((SELECT min(position) FROM consumer.checkpoints JOIN live USING (build) WHERE $2::int IN (-1, partition)), 0),
-		       EXISTS (SELECT FROM consumer.parked JOIN live USING (build) WHERE key = $3)`, name, partition, key)
+		SELECT coalesce((SELECT min(position) FROM consumer.checkpoints WHERE build = $1 AND $4::int IN (-1, partition)
+		                 AND EXISTS (SELECT FROM consumer.relations WHERE build = $1 AND name = $2 AND version = $3)), 0),
+		       EXISTS (SELECT FROM consumer.parked WHERE build = $1 AND key = $5)`, s.build, s.name, s.version, partition, key)
 	if err != nil {
 		return 0, false, notMadeYet(err)
 	}
@@ -57,12 +79,10 @@ func notMadeYet(err error) error {
 	return err
 }
 
-// Await waits until a table, by its readers' name, has applied everything up to a position: its partition of a key, or
-// all of it where key is "". When ctx ends first it fails with PROJECTION_LAG, and for a key that is parked with ENTITY_PARKED.
-func Await(ctx context.Context, pool *pgxpool.Pool, name, key string, position eventlog.Position) error {
+func await(ctx context.Context, pool *pgxpool.Pool, s source, key string, position eventlog.Position) error {
 	pause := firstLook
 	for {
-		reached, parked, err := watermark(ctx, pool, name, key)
+		reached, parked, err := s.watermark(ctx, pool, key)
 		switch {
 		case err == nil && parked:
 			return fault.Down(typev1.ErrorReason_ERROR_REASON_ENTITY_PARKED, fmt.Sprintf("events of %q could not be applied; an operator is needed", key), nil)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/fnv"
 	"io/fs"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -25,6 +26,9 @@ func partitionOf(key string) int {
 	h.Write([]byte(key))
 	return int(h.Sum32() % partitions)
 }
+
+// takeTimeout bounds the taking over of a model, with the filling of new reports.
+const takeTimeout = 10 * time.Minute
 
 //go:embed migrations/*.sql
 var migrations embed.FS
@@ -48,6 +52,7 @@ type checkpoint struct {
 	build    string
 	position eventlog.Position
 	last     anchor
+	store    string // that it belongs to
 	owner    uuid.UUID
 }
 
@@ -60,8 +65,16 @@ type anchor struct {
 // take makes a model's build where there is none, makes it ours under a token never used before, and returns where to
 // go on. It is committed synchronously: after a crash of Postgres nobody may hold an older token.
 func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoint, parked map[string]bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
+	defer cancel()
 	store, err := log.Identity(ctx)
 	if err != nil {
+		return c, nil, err
+	}
+	if c, err = read(ctx, pool, m.build); err != nil {
+		return c, nil, fmt.Errorf("read the checkpoint of %s: %w", m.name, err)
+	}
+	if err := c.belongsTo(ctx, log, store, m.name); err != nil {
 		return c, nil, err
 	}
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
@@ -69,20 +82,12 @@ func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoi
 		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "purser build "+m.build); err != nil {
 			return err
 		}
-		c = checkpoint{build: m.build, owner: uuid.New()}
+		c.owner = uuid.New()
 		if _, err := tx.Exec(ctx, `INSERT INTO consumer.checkpoints (build, partition, owner, store)
 			SELECT $1, p, $2, $3 FROM generate_series(0, $4 - 1) AS p ON CONFLICT DO NOTHING`, m.build, c.owner, store, partitions); err != nil {
 			return err
 		}
 		// They move together; should one have been set back, all go back with it.
-		var stored string
-		if err := tx.QueryRow(ctx, `SELECT position, event_position, event_id, store FROM consumer.checkpoints
-			WHERE build = $1 ORDER BY position LIMIT 1`, m.build).Scan(&c.position, &c.last.position, &c.last.id, &stored); err != nil {
-			return err
-		}
-		if err := belongs(ctx, log, c, stored == store, m.name); err != nil {
-			return err
-		}
 		if _, err := tx.Exec(ctx, `UPDATE consumer.checkpoints SET owner = $2, position = $3, event_position = $4, event_id = $5 WHERE build = $1`,
 			m.build, c.owner, c.position, c.last.position, c.last.id); err != nil {
 			return err
@@ -99,14 +104,29 @@ func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoi
 	return c, parked, nil
 }
 
-// belongs fails where the log is not the one that a checkpoint was made from: another store, one that was wiped, or an
+// read returns the checkpoint of a build, the zero one where there is none yet.
+func read(ctx context.Context, q querier, build string) (checkpoint, error) {
+	c := checkpoint{build: build}
+	rows, err := q.Query(ctx, `SELECT position, event_position, event_id, store FROM consumer.checkpoints
+		WHERE build = $1 ORDER BY position LIMIT 1`, build)
+	if err != nil {
+		return c, err
+	}
+	_, err = pgx.ForEachRow(rows, []any{&c.position, &c.last.position, &c.last.id, &c.store}, func() error { return nil })
+	return c, err
+}
+
+// belongsTo fails where the log is not the one that the checkpoint was made from: another store, one that was wiped, or an
 // older state of it that was restored, whether or not it has grown since.
-func belongs(ctx context.Context, log Log, c checkpoint, sameStore bool, model string) error {
+func (c checkpoint) belongsTo(ctx context.Context, log Log, store, model string) error {
+	if c.store == "" {
+		return nil
+	}
 	head, err := log.Head(ctx)
 	if err != nil {
 		return err
 	}
-	has := sameStore && c.position <= head
+	has := c.store == store && c.position <= head
 	if has && c.last != (anchor{}) {
 		if has, err = log.Has(ctx, c.last.position, c.last.id); err != nil {
 			return err
@@ -119,8 +139,16 @@ func belongs(ctx context.Context, log Log, c checkpoint, sameStore bool, model s
 	return nil
 }
 
-// makeTables makes the tables that are missing, and fills those that are derived.
+// makeTables makes the tables that are missing, and fills those that are derived. What the build has of a report or list
+// that the model no longer has, or has in another version, is forgotten: nobody will keep it up to date.
 func makeTables(ctx context.Context, tx pgx.Tx, m Model) error {
+	var kept []string
+	for _, r := range m.shape.relations() {
+		kept = append(kept, fmt.Sprintf("%s %d", r.name, r.version))
+	}
+	if _, err := tx.Exec(ctx, "DELETE FROM consumer.relations WHERE build = $1 AND name || ' ' || version <> ALL ($2)", m.build, kept); err != nil {
+		return err
+	}
 	if _, err := tx.Exec(ctx, "CREATE SCHEMA IF NOT EXISTS "+pgx.Identifier{m.build}.Sanitize()); err != nil {
 		return err
 	}
@@ -133,7 +161,7 @@ func makeTables(ctx context.Context, tx pgx.Tx, m Model) error {
 		if known {
 			continue
 		}
-		// A derived table of an older version gives way to the new one.
+		// A table that was forgotten may still be there.
 		for _, statement := range append([]string{"DROP TABLE IF EXISTS " + r.table.name}, r.table.create()...) {
 			if _, err := tx.Exec(ctx, statement); err != nil {
 				return err
@@ -144,8 +172,7 @@ func makeTables(ctx context.Context, tx pgx.Tx, m Model) error {
 				return fmt.Errorf("fill %s: %w", r.name, err)
 			}
 		}
-		if _, err := tx.Exec(ctx, `INSERT INTO consumer.relations (name, version, build) VALUES ($1, $2, $3)
-			ON CONFLICT (name, version) DO UPDATE SET build = EXCLUDED.build`, r.name, r.version, m.build); err != nil {
+		if _, err := tx.Exec(ctx, `INSERT INTO consumer.relations (name, version, build) VALUES ($1, $2, $3)`, r.name, r.version, m.build); err != nil {
 			return err
 		}
 	}

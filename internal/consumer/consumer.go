@@ -53,14 +53,18 @@ type Consumer struct {
 func New(pool *pgxpool.Pool, log Log, name string, categories []string, models []Model, logger *slog.Logger, m *Metrics) *Consumer {
 	c := &Consumer{name: name, pool: pool, changed: make(chan struct{}, 1), logger: logger.With("consumer", name)}
 	for _, model := range models {
-		c.lanes = append(c.lanes, &lane{
+		l := &lane{
 			model: model, pool: pool, log: log, categories: slices.Clone(categories), logger: c.logger, metrics: m, changed: c.changed,
-		})
+		}
+		l.lost()
+		m.watch(model.name, l.lag)
+		c.lanes = append(c.lanes, l)
 	}
 	return c
 }
 
-// Ready returns nil once every model has caught up with the log as it was when this consumer began to work.
+// Ready returns nil while every model follows the log, and has caught up with it as it was when this consumer last began
+// to work. One that stands by, or pauses, is not ready.
 func (c *Consumer) Ready(context.Context) error {
 	for _, l := range c.lanes {
 		if !l.caughtUp.Load() {
@@ -126,7 +130,6 @@ func (c *Consumer) own(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	for _, l := range c.lanes {
-		l.caughtUp.Store(false)
 		g.Go(func() error { return l.run(ctx) })
 	}
 	g.Go(func() error {

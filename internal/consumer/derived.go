@@ -14,10 +14,14 @@ import (
 const contributionsColumn = "_contributions"
 
 // Table is the table of the report in the live build, quoted and with its schema.
-func (r *Report[R, C]) Table() string { return tableName(buildName(r.Of.Name, r.Of.Version), r.Name) }
+func (r *Report[R, C]) Table() string {
+	return derivedTable(buildName(r.Of.Name, r.Of.Version), r.Name, r.Version)
+}
 
 // Table is the table of the list in the live build, quoted and with its schema.
-func (l *List[R, E]) Table() string { return tableName(buildName(l.Of.Name, l.Of.Version), l.Name) }
+func (l *List[R, E]) Table() string {
+	return derivedTable(buildName(l.Of.Name, l.Of.Version), l.Name, l.Version)
+}
 
 func (r *Report[R, C]) relation() relation {
 	t := &table{

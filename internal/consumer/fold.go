@@ -112,7 +112,7 @@ func (f *folding[R]) apply(ctx context.Context, b *batch) error {
 }
 
 // applyKey folds the events of one key, and returns the row's values where it changed. A key that turns out to be
-// poisoned leaves everything of this batch as it was.
+// poisoned is left as it was before the event that can't be applied.
 func (f *folding[R]) applyKey(ctx context.Context, b *batch, key string, k *kept[R], stored bool, events []decoded, differences []difference[R]) ([]any, error) {
 	var befores []difference[R]
 	if stored {
@@ -123,9 +123,28 @@ func (f *folding[R]) applyKey(ctx context.Context, b *batch, key string, k *kept
 			return nil, nil
 		}
 	}
-	k, changed, err := f.foldKey(ctx, b, key, k, events)
-	if err != nil || !changed {
+	k, changed, bad, err := f.foldKey(ctx, b, key, k, events)
+	if err != nil {
 		return nil, err
+	}
+	if bad != nil {
+		b.park(key, bad.at.Position, bad.cause)
+		if bad.index == 0 {
+			return nil, nil
+		}
+		// Once more, without it: a fold that fails may have changed half a row.
+		rows, err := f.fetch(ctx, b.tx, []string{key})
+		if err != nil {
+			return nil, err
+		}
+		k, stored := rows[key]
+		if !stored {
+			k = f.empty(key)
+		}
+		return f.applyKey(ctx, b, key, k, stored, events[:bad.index], differences)
+	}
+	if !changed {
+		return nil, nil
 	}
 	afters, err := f.derive(func(d difference[R]) error { return d.after(key, k.row) })
 	if err != nil {
@@ -159,39 +178,46 @@ func (f *folding[R]) derive(add func(difference[R]) error) ([]difference[R], err
 	return all, errors.Join(err, failed)
 }
 
-// foldKey folds events into a row, and tells whether any was new to it.
-func (f *folding[R]) foldKey(ctx context.Context, b *batch, key string, k *kept[R], events []decoded) (*kept[R], bool, error) {
+// badEvent is one of a key's events that can't be applied.
+type badEvent struct {
+	index int
+	at    decoded
+	cause error
+}
+
+// foldKey folds events into a row, and tells whether any was new to it, and which one it could not get past.
+func (f *folding[R]) foldKey(ctx context.Context, b *batch, key string, k *kept[R], events []decoded) (*kept[R], bool, *badEvent, error) {
 	changed := false
-	for _, e := range events {
+	for i, e := range events {
 		last, seen := k.revisions[e.Stream]
 		if !seen {
 			last = eventlog.NoStream
 		}
-		var err error
+		var cause error
 		switch {
 		case e.Revision <= last:
 			continue
 		case e.Revision > last+1:
-			var healed *kept[R]
-			healed, err = f.refold(ctx, b.log, key, b.end)
-			if err != nil && !errors.Is(err, errPoison) {
-				return nil, false, err
-			}
-			if healed != nil {
+			healed, err := f.refold(ctx, b.log, key, b.end)
+			switch {
+			case errors.Is(err, errPoison):
+				cause = err
+			case err != nil:
+				return nil, false, nil, err
+			default:
 				k = healed
 			}
 		case e.err != nil:
-			err = e.err
+			cause = e.err
 		default:
-			b.observe(e.Type, func() { err = f.evolve(k, e) })
+			b.observe(e.Type, func() { cause = f.evolve(k, e) })
 		}
-		if err != nil {
-			b.park(key, e.Position, err)
-			return nil, false, nil
+		if cause != nil {
+			return k, changed, &badEvent{i, e, cause}, nil
 		}
 		changed = true
 	}
-	return k, changed, nil
+	return k, changed, nil, nil
 }
 
 // evolve folds one event into a row.

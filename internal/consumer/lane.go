@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -37,7 +37,10 @@ type lane struct {
 	metrics    *Metrics
 	changed    chan<- struct{}
 
+	// caughtUp: the model has had all that the log held when it was taken over, and follows it.
 	caughtUp atomic.Bool
+	// behind is since when it may lack something, in Unix nanoseconds; 0 while it lacks nothing that is known of.
+	behind atomic.Int64
 
 	// Below: for run.
 	checkpoint checkpoint
@@ -71,8 +74,30 @@ func (l *lane) run(ctx context.Context) error {
 	}
 }
 
+// isBehind notes that the model may lack what was appended at a time or later, if it lacked nothing before.
+func (l *lane) isBehind(since time.Time) { l.behind.CompareAndSwap(0, since.UnixNano()) }
+
+// lag is for how long the model has lacked something.
+func (l *lane) lag(now time.Time) time.Duration {
+	if since := l.behind.Load(); since != 0 {
+		return max(now.Sub(time.Unix(0, since)), 0)
+	}
+	return 0
+}
+
+// lost notes that nothing is known of the log's present state.
+func (l *lane) lost() {
+	l.caughtUp.Store(false)
+	l.isBehind(time.Now())
+}
+
+// errInterrupted ends a lane whose subscription ended: before it goes on, it looks whether the log is still the same.
+var errInterrupted = errors.New("the subscription to the event store was interrupted")
+
 // follow takes the model over and applies what the log says, until something fails.
 func (l *lane) follow(ctx context.Context) error {
+	l.lost()
+	defer l.lost()
 	var err error
 	if l.checkpoint, l.parked, err = take(ctx, l.pool, l.log, l.model); err != nil {
 		return err
@@ -82,6 +107,9 @@ func (l *lane) follow(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		return l.log.Subscribe(ctx, l.categories, l.checkpoint.position, func(ctx context.Context, d eventlog.Delivery) error {
+			if d.Interrupted != nil {
+				return fmt.Errorf("%w: %w", errInterrupted, d.Interrupted)
+			}
 			select {
 			case queue <- d:
 				return nil
@@ -98,6 +126,12 @@ func (l *lane) follow(ctx context.Context) error {
 			}
 			if err != nil {
 				return err
+			}
+			if caughtUp(deliveries) {
+				l.caughtUp.Store(true)
+			}
+			if l.caughtUp.Load() && len(queue) == 0 {
+				l.behind.Store(0)
 			}
 		}
 	})
@@ -124,37 +158,34 @@ func next(ctx context.Context, queue <-chan eventlog.Delivery) ([]eventlog.Deliv
 	return deliveries, nil
 }
 
-// apply applies a batch in one transaction, with the checkpoint.
+func caughtUp(deliveries []eventlog.Delivery) bool {
+	return slices.ContainsFunc(deliveries, func(d eventlog.Delivery) bool { return d.CaughtUp })
+}
+
+// apply applies a batch, with the checkpoint.
 func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	b := &batch{log: l.log, end: l.checkpoint.position, last: l.checkpoint.last, writes: &pgx.Batch{}, poisoned: map[string]poison{}, observe: l.metrics.observe(l.model.name)}
-	caughtUp, passed := false, 0
+	b := &batch{log: l.log, end: l.checkpoint.position, last: l.checkpoint.last, observe: l.metrics.observe(l.model.name)}
+	passed := 0
 	for _, d := range deliveries {
 		b.end = max(b.end, d.Position)
-		caughtUp = caughtUp || d.CaughtUp
 		if d.Event == nil {
 			continue
 		}
-		passed++
-		b.last = anchor{d.Event.Position, d.Event.ID}
-		e, known, err := decode(l.log, *d.Event)
-		if err != nil {
-			return err
+		if passed++; passed == 1 && l.caughtUp.Load() {
+			l.behind.Store(d.Event.Created.UnixNano()) // everything before it is there
 		}
-		if known && l.model.reads(e.category) && !l.parked[e.key] {
-			b.events = append(b.events, e)
+		b.last = anchor{d.Event.Position, d.Event.ID}
+		if err := l.add(b, *d.Event); err != nil {
+			return err
 		}
 	}
 	if b.end > l.checkpoint.position {
 		if err := l.commit(ctx, b); err != nil {
 			return fmt.Errorf("apply up to position %d: %w", b.end, err)
 		}
-		l.observe(b, passed)
-	}
-	if caughtUp {
-		l.caughtUp.Store(true)
-		l.metrics.lag.WithLabelValues(l.model.name).Set(0)
+		l.metrics.passed(l.model.name, passed, b.end, len(l.parked))
 	}
 	select {
 	case l.changed <- struct{}{}:
@@ -163,54 +194,17 @@ func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error 
 	return nil
 }
 
-// commit writes rows, what is derived from them, parked keys and the checkpoint, all or none. The transaction is not
-// waited for on disk: Postgres keeps or loses it whole, and the log has the truth.
-func (l *lane) commit(ctx context.Context, b *batch) error {
-	start := time.Now()
-	moved := false
-	err := pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
-		b.tx = tx
-		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
-			return err
-		}
-		if len(b.events) > 0 {
-			if err := l.model.shape.apply(ctx, b); err != nil {
-				return err
-			}
-		}
-		for key, p := range b.poisoned {
-			b.writes.Queue(`INSERT INTO consumer.parked (build, key, position, cause) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-				l.model.build, key, int64(p.position), p.cause)
-		}
-		l.checkpoint.advance(b.writes, b.end, b.last, &moved)
-		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
-			return err
-		}
-		if !moved {
-			return errFenced
-		}
+// add decodes an event that the model reads, and adds it to a batch.
+func (l *lane) add(b *batch, r eventlog.Recorded) error {
+	category, key, ok := eventlog.SplitStream(r.Stream)
+	if !ok || !l.model.reads(category) || l.parked[key] {
 		return nil
-	})
-	if err != nil {
-		return err
 	}
-	l.checkpoint.position, l.checkpoint.last = b.end, b.last
-	for key, p := range b.poisoned {
-		l.parked[key] = true
-		l.logger.Error("an event can't be applied, its key is parked", "model", l.model.name, "key", key, "position", p.position, "cause", p.cause)
+	e, known, err := decode(l.log, r)
+	if known {
+		b.events = append(b.events, e)
 	}
-	l.metrics.batches.WithLabelValues(l.model.name).Observe(time.Since(start).Seconds())
-	return nil
-}
-
-func (l *lane) observe(b *batch, passed int) {
-	name := l.model.name
-	l.metrics.events.WithLabelValues(name).Add(float64(passed))
-	l.metrics.position.WithLabelValues(name).Set(float64(b.end))
-	l.metrics.parked.WithLabelValues(name).Set(float64(len(l.parked)))
-	if n := len(b.events); n > 0 {
-		l.metrics.lag.WithLabelValues(name).Set(time.Since(b.events[n-1].Meta.OccurredAt).Seconds())
-	}
+	return err
 }
 
 // decode reads an event. One of a type that this build does not know is not for its folds; one of a newer version makes
@@ -220,8 +214,12 @@ func decode(log Log, r eventlog.Recorded) (d decoded, known bool, err error) {
 	if !ok {
 		return decoded{}, false, nil
 	}
-	e, err := log.Decode(r)
-	switch {
+	var e eventlog.Event
+	var failed error
+	if err := guarded(func() { e, failed = log.Decode(r) }); err != nil {
+		failed = err
+	}
+	switch err := failed; {
 	case errors.Is(err, eventlog.ErrUnknownType):
 		return decoded{}, false, nil
 	case errors.Is(err, eventlog.ErrNewerVersion):

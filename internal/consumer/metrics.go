@@ -1,9 +1,12 @@
 package consumer
 
 import (
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/purserhq/purser/internal/eventlog"
 )
 
 // Metrics measures the consumers of a process.
@@ -11,7 +14,7 @@ type Metrics struct {
 	handling *prometheus.HistogramVec
 	events   *prometheus.CounterVec
 	batches  *prometheus.HistogramVec
-	lag      *prometheus.GaugeVec
+	lag      *lagCollector
 	position *prometheus.GaugeVec
 	parked   *prometheus.GaugeVec
 	failures *prometheus.CounterVec
@@ -29,7 +32,8 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "purser_consumer_batch_seconds", Help: "Time of one transaction, from its first statement to its commit.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}, []string{"model"}),
-		lag:      prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_lag_seconds", Help: "Age of the last event when it was committed; 0 once caught up."}, []string{"model"}),
+		lag: &lagCollector{desc: prometheus.NewDesc(
+			"purser_consumer_lag_seconds", "For how long the model has lacked something that the log may hold; 0 while it lacks nothing.", []string{"model"}, nil)},
 		position: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_position", Help: "Position of the log up to which everything is applied."}, []string{"model"}),
 		parked:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_parked_keys", Help: "Keys whose events can't be applied."}, []string{"model"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_failures_total", Help: "Times that work was paused and begun again at the checkpoint."}, []string{"model"}),
@@ -43,5 +47,46 @@ func (m *Metrics) observe(model string) func(eventType string, handle func()) {
 		start := time.Now()
 		handle()
 		m.handling.WithLabelValues(model, eventType).Observe(time.Since(start).Seconds())
+	}
+}
+
+// passed notes a batch that was committed.
+func (m *Metrics) passed(model string, events int, to eventlog.Position, parked int) {
+	m.events.WithLabelValues(model).Add(float64(events))
+	m.position.WithLabelValues(model).Set(float64(to))
+	m.parked.WithLabelValues(model).Set(float64(parked))
+}
+
+// watch shows a model's lag, which grows also while nothing happens, and so is asked for when it is collected.
+func (m *Metrics) watch(model string, lag func(now time.Time) time.Duration) {
+	m.lag.mu.Lock()
+	defer m.lag.mu.Unlock()
+	m.lag.models = append(m.lag.models, watched{model, lag})
+}
+
+type watched struct {
+	model string
+	lag   func(now time.Time) time.Duration
+}
+
+type lagCollector struct {
+	desc *prometheus.Desc
+
+	mu     sync.Mutex
+	models []watched
+}
+
+var _ prometheus.Collector = (*lagCollector)(nil)
+
+// Describe implements prometheus.Collector.
+func (c *lagCollector) Describe(d chan<- *prometheus.Desc) { d <- c.desc }
+
+// Collect implements prometheus.Collector.
+func (c *lagCollector) Collect(values chan<- prometheus.Metric) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	for _, w := range c.models {
+		values <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, w.lag(now).Seconds(), w.model)
 	}
 }

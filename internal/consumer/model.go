@@ -17,6 +17,8 @@ type Event struct {
 	Revision      eventlog.Revision
 	Position      eventlog.Position
 	Type          string
+	// Part tells apart the messages that one stored event of an old version reads as; usually there is one, number 0.
+	Part          int
 	Message       proto.Message
 	OccurredAt    time.Time
 	Actor         string

@@ -42,6 +42,11 @@ func buildName(model string, version int) string { return fmt.Sprintf("%s_v%d_b1
 
 func tableName(build, name string) string { return pgx.Identifier{build, name}.Sanitize() }
 
+// derivedTable is the table of a report or list, which has a version of its own within the build of its fold.
+func derivedTable(build, name string, version int) string {
+	return tableName(build, fmt.Sprintf("%s_v%d", name, version))
+}
+
 // batch is some events, in the order of the log, and the transaction in which they are applied.
 type batch struct {
 	tx     pgx.Tx
@@ -84,7 +89,7 @@ func (d decoded) messages() []Event {
 	for i, m := range d.Messages {
 		events[i] = Event{
 			ID: d.ID, Key: d.key, Category: d.category, Stream: d.Stream, Revision: d.Revision, Position: d.Position, Type: d.Type,
-			Message: m, OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
+			Part: i, Message: m, OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
 			CausationID: d.Meta.CausationID, CorrelationID: d.Meta.CorrelationID,
 		}
 	}

@@ -14,8 +14,6 @@ var (
 	ErrTooLarge = errors.New("append too large")
 	// ErrDeleted: the stream was deleted for good.
 	ErrDeleted = errors.New("stream deleted")
-	// ErrSetBack: the log no longer is what it was, such as an older one that was restored.
-	ErrSetBack = errors.New("the event store's log has been set back")
 	// ErrUnavailable: the store could not be reached in time. Where an append fails with it, the outcome is unknown.
 	ErrUnavailable = errors.New("event store unavailable")
 )

@@ -67,6 +67,8 @@ type NewEvent struct {
 type Schema interface {
 	// Encode returns what is stored for a message of the current version.
 	Encode(m proto.Message) (Encoded, error)
+	// Knows tells whether an event type is one of ours, in whatever version.
+	Knows(eventType string) bool
 	// Decode returns the current messages that a stored event of any known version reads as.
 	// It fails with [ErrUnknownType] or [ErrNewerVersion] for what this build does not know.
 	Decode(eventType string, version int, contentType string, data []byte) ([]proto.Message, error)

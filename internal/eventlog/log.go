@@ -111,9 +111,12 @@ func (l *Log) Identity(ctx context.Context) (string, error) {
 	}
 }
 
-// Decode reads a stored event through the current schema.
+// Decode reads a stored event through the current schema. Of a type that is not ours nothing else is looked at.
 func (l *Log) Decode(r Recorded) (Event, error) {
 	e := Event{Recorded: r}
+	if !l.schema.Knows(r.Type) {
+		return Event{}, fmt.Errorf("%s@%d: %w: %s", r.Stream, r.Revision, ErrUnknownType, r.Type)
+	}
 	if err := json.Unmarshal(r.Metadata, &e.Meta); err != nil {
 		return Event{}, fmt.Errorf("metadata of %s@%d: %w", r.Stream, r.Revision, err)
 	}

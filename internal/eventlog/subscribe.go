@@ -25,6 +25,8 @@ type Delivery struct {
 	Event *Recorded
 	// CaughtUp tells that what existed when the subscription began, or began anew, has been delivered. It may repeat.
 	CaughtUp bool
+	// Interrupted is why the subscription ended; it is about to begin again after Position, unless the subscriber fails.
+	Interrupted error
 	// Position: everything of the categories up to here has been delivered.
 	Position Position
 }
@@ -35,21 +37,14 @@ type deliverError struct{ error }
 func (e deliverError) Unwrap() error { return e.error }
 
 // Subscribe delivers the events of the categories after a position, in the order of the log, one at a time, and goes on
-// with those that are appended later. It takes up a subscription that was dropped where it ended. It returns only when
-// ctx ends, with ctx's error; when deliver fails, with deliver's; or with [ErrSetBack], when after an outage the log no
-// longer has what was delivered.
+// with those that are appended later. A subscription that ends is taken up again where it ended, after it was said that it
+// was interrupted. Subscribe returns only when ctx ends, with ctx's error, or when deliver fails, with deliver's.
 func (l *Log) Subscribe(ctx context.Context, categories []string, after Position, deliver func(context.Context, Delivery) error) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval, pause.RandomizationFactor = firstPause, maxPause, 0.5
-	var last Recorded // event that was delivered
 	for {
 		before := after
-		err := l.subscribeOnce(ctx, categories, &after, func(ctx context.Context, d Delivery) error {
-			if d.Event != nil {
-				last = *d.Event
-			}
-			return deliver(ctx, d)
-		})
+		err := l.subscribeOnce(ctx, categories, &after, deliver)
 		var d deliverError
 		switch {
 		case errors.As(err, &d):
@@ -61,16 +56,13 @@ func (l *Log) Subscribe(ctx context.Context, categories []string, after Position
 			pause.Reset()
 		}
 		l.metrics.resubscribed.Inc()
-		l.log.Debug("subscription ended, and begins again", "after", after, "err", err)
+		if err := deliver(ctx, Delivery{Interrupted: err, Position: after}); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-time.After(pause.NextBackOff()):
-		}
-		if last.Position > 0 {
-			if has, err := l.Has(ctx, last.Position, last.ID); err == nil && !has {
-				return fmt.Errorf("%w: it has no %s@%d at position %d", ErrSetBack, last.Stream, last.Revision, last.Position)
-			}
 		}
 	}
 }

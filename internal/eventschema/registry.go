@@ -36,6 +36,7 @@ const (
 type Registry struct {
 	current   map[string]current // by event type
 	upcasters map[schema]upcaster
+	known     map[string]bool // event types, also those that are no longer written
 }
 
 var _ eventlog.Schema = (*Registry)(nil)
@@ -55,7 +56,10 @@ func New() *Registry {
 }
 
 func newRegistry(events []event, upcasters map[schema]upcaster) (*Registry, error) {
-	r := &Registry{current: make(map[string]current, len(events)), upcasters: upcasters}
+	r := &Registry{current: make(map[string]current, len(events)), upcasters: upcasters, known: make(map[string]bool, len(events))}
+	for old := range upcasters {
+		r.known[old.eventType] = true
+	}
 	for _, e := range events {
 		m := e.message.ProtoReflect().Type()
 		name := string(m.Descriptor().Name())
@@ -71,10 +75,13 @@ func newRegistry(events []event, upcasters map[schema]upcaster) (*Registry, erro
 		if _, ok := upcasters[schema{name, e.version}]; ok {
 			return nil, fmt.Errorf("an upcaster for version %d of %s, which is the current one", e.version, name)
 		}
-		r.current[name] = current{message: m, version: e.version}
+		r.current[name], r.known[name] = current{message: m, version: e.version}, true
 	}
 	return r, nil
 }
+
+// Knows implements [eventlog.Schema].
+func (r *Registry) Knows(eventType string) bool { return r.known[eventType] }
 
 // Encode implements [eventlog.Schema].
 func (r *Registry) Encode(m proto.Message) (eventlog.Encoded, error) {

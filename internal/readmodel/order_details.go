@@ -125,7 +125,7 @@ func fulfillmentState(s fulfillment.State) string {
 
 // GetOrder returns an order, or the fault ORDER_NOT_FOUND.
 func (q *Queries) GetOrder(ctx context.Context, id string, after eventlog.Position) (OrderDetail, error) {
-	if err := q.await(ctx, OrderDetails.Name, id, after); err != nil {
+	if err := q.await(ctx, OrderDetails.Await, id, after); err != nil {
 		return OrderDetail{}, err
 	}
 	return q.order(ctx, "order_id", id)
@@ -133,10 +133,15 @@ func (q *Queries) GetOrder(ctx context.Context, id string, after eventlog.Positi
 
 // GetOrderByNumber returns an order by its number without separators, or the fault ORDER_NOT_FOUND.
 func (q *Queries) GetOrderByNumber(ctx context.Context, number string, after eventlog.Position) (OrderDetail, error) {
-	if err := q.await(ctx, OrderDetails.Name, "", after); err != nil {
+	if err := q.await(ctx, OrderDetails.Await, "", after); err != nil {
 		return OrderDetail{}, err
 	}
-	return q.order(ctx, "order_number", number)
+	o, err := q.order(ctx, "order_number", number)
+	if err != nil {
+		return OrderDetail{}, err
+	}
+	// Now that its key is known: one that is parked has not applied everything.
+	return o, q.await(ctx, OrderDetails.Await, o.OrderID, after)
 }
 
 func (q *Queries) order(ctx context.Context, column, value string) (OrderDetail, error) {

@@ -80,7 +80,7 @@ func (q *Queries) ListOrders(ctx context.Context, filter string, p Page, after e
 	if err != nil {
 		return nil, "", err
 	}
-	if err := q.await(ctx, OrderSummaries.Name, "", after); err != nil {
+	if err := q.await(ctx, OrderSummaries.Await, "", after); err != nil {
 		return nil, "", err
 	}
 	n := len(where.args)

@@ -22,6 +22,7 @@ import (
 type TimelineEntry struct {
 	OrderID   string            `db:"order_id,key"`
 	Position  int64             `db:"position,key"`
+	Part      int               `db:"part,key"`
 	Time      time.Time         `db:"occurred_at"`
 	EventType string            `db:"event_type"`
 	Summary   string            `db:"summary"`
@@ -37,7 +38,7 @@ var OrderTimeline = consumer.Journal[TimelineEntry]{
 	Categories: []string{eventschema.Order, eventschema.Payment, eventschema.Fulfillment},
 	Entries: func(e consumer.Event) []TimelineEntry {
 		return []TimelineEntry{{
-			OrderID: e.Key, Position: int64(e.Position), Time: e.OccurredAt, EventType: e.Type, Summary: summary(e.Message),
+			OrderID: e.Key, Position: int64(e.Position), Part: e.Part, Time: e.OccurredAt, EventType: e.Type, Summary: summary(e.Message),
 			Actor: e.Actor, Cause: e.CausationID, Stream: e.Stream, Revision: e.Revision,
 		}}
 	},
@@ -116,10 +117,10 @@ func words(name string) string {
 
 // GetOrderTimeline returns what happened to an order, oldest first, or the fault ORDER_NOT_FOUND where nothing did.
 func (q *Queries) GetOrderTimeline(ctx context.Context, orderID string, after eventlog.Position) ([]TimelineEntry, error) {
-	if err := q.await(ctx, OrderTimeline.Name, orderID, after); err != nil {
+	if err := q.await(ctx, OrderTimeline.Await, orderID, after); err != nil {
 		return nil, err
 	}
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE order_id = $1 ORDER BY position`,
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE order_id = $1 ORDER BY position, part`,
 		consumer.Columns[TimelineEntry](), OrderTimeline.Table())
 	entries, err := many[TimelineEntry](ctx, q, sql, orderID)
 	if err != nil {

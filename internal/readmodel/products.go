@@ -50,7 +50,7 @@ var Products = consumer.Fold[Product]{
 
 // GetProduct returns a product, or the fault PRODUCT_NOT_FOUND.
 func (q *Queries) GetProduct(ctx context.Context, id string, after eventlog.Position) (Product, error) {
-	if err := q.await(ctx, Products.Name, id, after); err != nil {
+	if err := q.await(ctx, Products.Await, id, after); err != nil {
 		return Product{}, err
 	}
 	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE product_id = $1 AND name <> ''`, consumer.Columns[Product](), Products.Table())
@@ -74,7 +74,7 @@ func (q *Queries) ListProducts(ctx context.Context, p Page, after eventlog.Posit
 	if err != nil {
 		return nil, "", err
 	}
-	if err := q.await(ctx, Products.Name, "", after); err != nil {
+	if err := q.await(ctx, Products.Await, "", after); err != nil {
 		return nil, "", err
 	}
 	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE name <> '' AND product_id > $1 ORDER BY product_id LIMIT $2`,

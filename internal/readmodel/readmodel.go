@@ -83,9 +83,12 @@ func NewQueries(pool *pgxpool.Pool, s *secret.Secret) *Queries {
 	return &Queries{pool: pool, secret: s, reports: newCatalogue().reports}
 }
 
+// awaiting is how one waits for a model.
+type awaiting func(ctx context.Context, pool *pgxpool.Pool, key string, pos eventlog.Position) error
+
 // await waits until a model has applied everything up to pos: in the partition of key, or in all of them where key is
 // "". It gives up a little before ctx does, so that the answer that says why can still reach the client.
-func (q *Queries) await(ctx context.Context, model, key string, pos eventlog.Position) error {
+func (q *Queries) await(ctx context.Context, model awaiting, key string, pos eventlog.Position) error {
 	if pos == 0 {
 		return nil
 	}
@@ -94,7 +97,7 @@ func (q *Queries) await(ctx context.Context, model, key string, pos eventlog.Pos
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxAnswerTime)))
 		defer cancel()
 	}
-	return consumer.Await(ctx, q.pool, model, key, pos)
+	return model(ctx, q.pool, key, pos)
 }
 
 // maxAnswerTime is the most that is set aside of a deadline for the way back to the client.

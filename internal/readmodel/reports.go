@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/eventlog"
@@ -56,6 +57,7 @@ type Cell any
 type report struct {
 	Report
 	table string
+	await awaiting
 }
 
 // derivedReport is a report with what the fold R runs it by.
@@ -68,7 +70,12 @@ type derivedReport[R any] struct {
 // `money:"<column of its currency>"`. It panics where C has
 // another field, or no key.
 func reportOf[R, C any](r *consumer.Report[R, C]) derivedReport[R] {
-	d := derivedReport[R]{derived: r, report: report{Report: Report{Name: r.Name}, table: r.Table()}}
+	d := derivedReport[R]{derived: r, report: report{
+		Report: Report{Name: r.Name}, table: r.Table(),
+		await: func(ctx context.Context, pool *pgxpool.Pool, _ string, pos eventlog.Position) error {
+			return r.Await(ctx, pool, pos)
+		},
+	}}
 	t := reflect.TypeFor[C]()
 	for i := range t.NumField() {
 		c, err := columnOf(t.Field(i))
@@ -132,7 +139,7 @@ func (q *Queries) RunReport(ctx context.Context, name string, p Page, after even
 	if err != nil {
 		return Report{}, nil, "", err
 	}
-	if err := q.await(ctx, r.Name, "", after); err != nil {
+	if err := q.await(ctx, r.await, "", after); err != nil {
 		return Report{}, nil, "", err
 	}
 	lines, err := collect(ctx, q, r.scan, sql, args...)

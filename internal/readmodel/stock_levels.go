@@ -41,7 +41,7 @@ var StockLevels = consumer.Fold[StockLevel]{
 // GetStockLevel returns a product's stock: nothing on hand where none was ever received, and the fault
 // PRODUCT_NOT_FOUND where there is no such product.
 func (q *Queries) GetStockLevel(ctx context.Context, productID string, after eventlog.Position) (StockLevel, error) {
-	for _, model := range []string{StockLevels.Name, Products.Name} {
+	for _, model := range []awaiting{StockLevels.Await, Products.Await} {
 		if err := q.await(ctx, model, productID, after); err != nil {
 			return StockLevel{}, err
 		}

@@ -20,7 +20,7 @@ CREATE TABLE consumer.relations (
     name    text    NOT NULL,
     version integer NOT NULL,
     build   text    NOT NULL,
-    PRIMARY KEY (name, version)
+    PRIMARY KEY (build, name, version)
 );
 
 -- Keys whose events could not be applied. Their later events are passed over until an operator unparks them.

@@ -1,0 +1,97 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// commit writes rows, what is derived from them, parked keys and the checkpoint, all or none. A batch with a value that
+// Postgres refuses is written event by event, so that only the key with that value is parked.
+func (l *lane) commit(ctx context.Context, b *batch) error {
+	start := time.Now()
+	err := l.transact(ctx, b, l.applyAll)
+	if refused(err) {
+		err = l.transact(ctx, b, l.applyOneByOne)
+	}
+	if err != nil {
+		return err
+	}
+	l.checkpoint.position, l.checkpoint.last = b.end, b.last
+	for key, p := range b.poisoned {
+		l.parked[key] = true
+		l.logger.Error("an event can't be applied, its key is parked", "model", l.model.name, "key", key, "position", p.position, "cause", p.cause)
+	}
+	l.metrics.batches.WithLabelValues(l.model.name).Observe(time.Since(start).Seconds())
+	return nil
+}
+
+// transact applies a batch and moves the checkpoint in one transaction. That is not synced: it is lost whole, or not at
+// all, and the log has what it was made from.
+func (l *lane) transact(ctx context.Context, b *batch, apply func(context.Context, *batch) error) error {
+	b.poisoned, b.writes = map[string]poison{}, &pgx.Batch{}
+	moved := false
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		b.tx = tx
+		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
+			return err
+		}
+		if err := apply(ctx, b); err != nil {
+			return err
+		}
+		for key, p := range b.poisoned {
+			b.writes.Queue(`INSERT INTO consumer.parked (build, key, position, cause) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+				l.model.build, key, p.position, strings.ToValidUTF8(strings.ReplaceAll(p.cause, "\x00", ""), ""))
+		}
+		l.checkpoint.advance(b.writes, b.end, b.last, &moved)
+		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
+			return err
+		}
+		if !moved {
+			return errFenced
+		}
+		return nil
+	})
+}
+
+func (l *lane) applyAll(ctx context.Context, b *batch) error {
+	if len(b.events) == 0 {
+		return nil
+	}
+	return l.model.shape.apply(ctx, b)
+}
+
+// applyOneByOne applies one event after another, each under a savepoint.
+func (l *lane) applyOneByOne(ctx context.Context, b *batch) error {
+	for _, e := range b.events {
+		if _, parked := b.poisoned[e.key]; parked {
+			continue
+		}
+		err := pgx.BeginFunc(ctx, b.tx, func(savepoint pgx.Tx) error {
+			one := &batch{
+				tx: savepoint, log: b.log, events: []decoded{e}, end: e.Position, writes: &pgx.Batch{}, poisoned: b.poisoned, observe: b.observe,
+			}
+			if err := l.model.shape.apply(ctx, one); err != nil {
+				return err
+			}
+			return savepoint.SendBatch(ctx, one.writes).Close()
+		})
+		if refused(err) {
+			b.park(e.key, e.Position, err)
+		} else if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refused tells whether Postgres refused a value: one out of range, or one that it can't represent. To try that again
+// would fail for ever.
+func refused(err error) bool {
+	var pg *pgconn.PgError
+	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"))
+}
