@@ -185,7 +185,7 @@ func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error 
 		if err := l.commit(ctx, b); err != nil {
 			return fmt.Errorf("apply up to position %d: %w", b.end, err)
 		}
-		l.metrics.passed(l.model.name, passed, b.end, len(l.parked))
+		l.metrics.committed(l.model.name, b, passed, len(l.parked))
 	}
 	select {
 	case l.changed <- struct{}{}:

@@ -5,13 +5,12 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/purserhq/purser/internal/eventlog"
 )
 
 // Metrics measures the consumers of a process.
 type Metrics struct {
 	handling *prometheus.HistogramVec
+	delay    *prometheus.HistogramVec
 	events   *prometheus.CounterVec
 	batches  *prometheus.HistogramVec
 	lag      *lagCollector
@@ -27,6 +26,10 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "purser_consumer_handling_seconds", Help: "Time to fold one event in memory.",
 			Buckets: prometheus.ExponentialBuckets(1e-6, 4, 10),
 		}, []string{"model", "event_type"}),
+		delay: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "purser_consumer_delay_seconds", Help: "Time from an event's occurrence to the commit of what it changed; in a rebuild that is its age.",
+			Buckets: prometheus.ExponentialBuckets(0.002, 2, 20),
+		}, []string{"model", "event_type"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_events_total", Help: "Events passed, of whatever category."}, []string{"model"}),
 		batches: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "purser_consumer_batch_seconds", Help: "Time of one transaction, from its first statement to its commit.",
@@ -38,7 +41,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		parked:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_parked_keys", Help: "Keys whose events can't be applied."}, []string{"model"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_failures_total", Help: "Times that work was paused and begun again at the checkpoint."}, []string{"model"}),
 	}
-	reg.MustRegister(m.handling, m.events, m.batches, m.lag, m.position, m.parked, m.failures)
+	reg.MustRegister(m.handling, m.delay, m.events, m.batches, m.lag, m.position, m.parked, m.failures)
 	return m
 }
 
@@ -50,10 +53,14 @@ func (m *Metrics) observe(model string) func(eventType string, handle func()) {
 	}
 }
 
-// passed notes a batch that was committed.
-func (m *Metrics) passed(model string, events int, to eventlog.Position, parked int) {
-	m.events.WithLabelValues(model).Add(float64(events))
-	m.position.WithLabelValues(model).Set(float64(to))
+// committed notes a batch, which has passed so many events, those of other models included.
+func (m *Metrics) committed(model string, b *batch, passed, parked int) {
+	now := time.Now()
+	for _, e := range b.events {
+		m.delay.WithLabelValues(model, e.Type).Observe(now.Sub(e.Meta.OccurredAt).Seconds())
+	}
+	m.events.WithLabelValues(model).Add(float64(passed))
+	m.position.WithLabelValues(model).Set(float64(b.end))
 	m.parked.WithLabelValues(model).Set(float64(parked))
 }
 
