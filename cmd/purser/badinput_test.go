@@ -73,6 +73,7 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		"malformed currency": {create(func(r *catalogv1.CreateProductRequest) { r.Price.CurrencyCode = "euro" }), codes.InvalidArgument, "INVALID_FIELD", "price.currency_code"},
 		"product id taken":   {create(func(r *catalogv1.CreateProductRequest) { r.ProductId = product }), codes.AlreadyExists, "PRODUCT_EXISTS", ""},
 		"over the size":      {create(func(r *catalogv1.CreateProductRequest) { r.Description = strings.Repeat("x", 3<<20) }), codes.ResourceExhausted, "MESSAGE_TOO_LARGE", ""},
+		"NUL in a text":      {create(func(r *catalogv1.CreateProductRequest) { r.Description = "a\x00b" }), codes.InvalidArgument, "INVALID_FIELD", "description"},
 		"stale etag":         {order(func(r *orderv1.PlaceOrderRequest) { r.Etag = `"3"` }), codes.Aborted, "ETAG_MISMATCH", ""},
 		"stock of no product": {func(ctx context.Context) error {
 			_, err := i.inventory.ReceiveStock(ctx, &inventoryv1.ReceiveStockRequest{RequestId: uuid.NewString(), ProductId: "nothing", Quantity: 1})
@@ -86,6 +87,10 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		"made-up token":    {func(ctx context.Context) error { _, err := i.get(ctx, "nothing", "zzz"); return err }, codes.InvalidArgument, "INVALID_FIELD", "consistency_token"},
 		"filter on a field that is none": {func(ctx context.Context) error {
 			_, err := i.query.ListOrders(ctx, &queryv1.ListOrdersRequest{Filter: "price = 3"})
+			return err
+		}, codes.InvalidArgument, "INVALID_FIELD", "filter"},
+		"NUL in a filter": {func(ctx context.Context) error {
+			_, err := i.query.ListOrders(ctx, &queryv1.ListOrdersRequest{Filter: "customer_id = \"a\x00\""})
 			return err
 		}, codes.InvalidArgument, "INVALID_FIELD", "filter"},
 		"negative page size": {func(ctx context.Context) error {

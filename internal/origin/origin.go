@@ -3,6 +3,9 @@ package origin
 
 import (
 	"context"
+	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/purserhq/purser/internal/fault"
 )
@@ -45,13 +48,16 @@ func From(ctx context.Context) Origin {
 // maxLength bounds each part of an origin, in bytes.
 const maxLength = 128
 
-// Check refuses an origin that is too long to be stored with every event.
+// Check refuses an origin that can't be stored with every event: one that is too long, or no text that can be shown.
 func (o Origin) Check() error {
 	for name, value := range map[string]string{
 		"purser-actor": o.Actor, "purser-correlation-id": o.CorrelationID, "purser-causation-id": o.CausationID, "traceparent": o.Traceparent,
 	} {
 		if len(value) > maxLength {
 			return fault.InvalidField(name, "request metadata of more than %d bytes", maxLength)
+		}
+		if !utf8.ValidString(value) || strings.ContainsFunc(value, unicode.IsControl) {
+			return fault.InvalidField(name, "request metadata with control characters, or not in UTF-8")
 		}
 	}
 	return nil

@@ -1,7 +1,7 @@
 // Package rpc makes gRPC servers and clients that behave alike in every service.
 //
 // A server gives every call a deadline, knows who asks ([origin.Origin]), refuses messages that break the rules stated in the
-// .proto files, counts and times calls, and turns whatever a handler returns into a status with exactly one
+// .proto files or hold U+0000 anywhere, counts and times calls, and turns whatever a handler returns into a status with exactly one
 // google.rpc.ErrorInfo. A client passes on the origin, tries again what is UNAVAILABLE, leaves a service that keeps failing
 // alone for a while, and turns statuses back into faults. The mapping both ways is in status.go, and nowhere else.
 package rpc
@@ -13,7 +13,6 @@ import (
 	"runtime/debug"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/keepalive"
@@ -136,18 +135,10 @@ func (i *interceptor) prepareUnary(ctx context.Context, req any, _ *grpc.UnarySe
 }
 
 func (i *interceptor) prepareStream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	return handler(srv, &checkedStream{stream})
-}
-
-// check enforces the size and the rules stated in the .proto files.
-func check(m proto.Message) error {
-	if n := proto.Size(m); n > maxMessage {
-		return &fault.Fault{
-			Kind: fault.Exhausted, Reason: typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE,
-			Message: fmt.Sprintf("the request has %d bytes, more than %d", n, maxMessage),
-		}
+	if err := origin.From(stream.Context()).Check(); err != nil {
+		return err
 	}
-	return protovalidate.Validate(m)
+	return handler(srv, &checkedStream{stream})
 }
 
 // contextStream is a stream with another context.

@@ -1,0 +1,43 @@
+package rpc
+
+import (
+	"fmt"
+	"strings"
+
+	"buf.build/go/protovalidate"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protopath"
+	"google.golang.org/protobuf/reflect/protorange"
+
+	"github.com/purserhq/purser/internal/fault"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+// check enforces the size, the rules stated in the .proto files, and the one that holds for every text.
+func check(m proto.Message) error {
+	if n := proto.Size(m); n > maxMessage {
+		return &fault.Fault{
+			Kind: fault.Exhausted, Reason: typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE,
+			Message: fmt.Sprintf("the request has %d bytes, more than %d", n, maxMessage),
+		}
+	}
+	if err := protorange.Range(m.ProtoReflect(), refuseNUL); err != nil {
+		return err
+	}
+	return protovalidate.Validate(m)
+}
+
+// refuseNUL refuses a text with U+0000, wherever in a message it is: Postgres can't store it, so an event that held one
+// would stop the read models.
+func refuseNUL(at protopath.Values) error {
+	last := at.Index(-1)
+	text, _ := last.Value.Interface().(string)
+	if key := last.Step.MapIndex(); key.IsValid() {
+		text += key.String()
+	}
+	if strings.Contains(text, "\x00") {
+		path := at.Path[1:].String() // the first step is the message
+		return fault.InvalidField(strings.TrimPrefix(path, "."), "must not contain the character U+0000")
+	}
+	return nil
+}
