@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -18,8 +19,12 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// ownerOf, set in the environment, turns the test binary into an owner of that directory.
-const ownerOf = "LOCALPOSTGRES_TEST_OWNER_OF"
+const (
+	// ownerOf, set in the environment, turns the test binary into an owner of that directory.
+	ownerOf = "LOCALPOSTGRES_TEST_OWNER_OF"
+	// asAnother, set too, makes that owner run its server as another user.
+	asAnother = "LOCALPOSTGRES_TEST_AS_ANOTHER"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(ownerOf); dir != "" {
@@ -30,7 +35,11 @@ func TestMain(m *testing.M) {
 
 // own starts a server, says its URL and waits to be killed, or for the end of its input.
 func own(dir string) {
-	s, err := Start(context.Background(), dir, slog.New(slog.DiscardHandler))
+	on := thisMachine()
+	if os.Getenv(asAnother) != "" {
+		on.identities = otherUsers(on.identities)
+	}
+	s, err := start(context.Background(), dir, slog.New(slog.DiscardHandler), on)
 	if err != nil {
 		fmt.Println(err)
 		os.Exit(1)
@@ -38,6 +47,10 @@ func own(dir string) {
 	fmt.Println(s.URL())
 	_, _ = bufio.NewReader(os.Stdin).ReadByte()
 	os.Exit(2) // like a kill: without Stop
+}
+
+func otherUsers(all []identity) []identity {
+	return slices.DeleteFunc(all, func(id identity) bool { return id.uid == os.Geteuid() })
 }
 
 func mustStart(t *testing.T, dir string) *Server {
@@ -79,9 +92,10 @@ func ownerCommand(dir string) *exec.Cmd {
 }
 
 // startOwner starts a process that owns dir, and gives the URL of its server.
-func startOwner(t *testing.T, dir string) (*exec.Cmd, string) {
+func startOwner(t *testing.T, dir string, env ...string) (*exec.Cmd, string) {
 	t.Helper()
 	owner := ownerCommand(dir)
+	owner.Env = append(owner.Env, env...)
 	stdin, err := owner.StdinPipe() // its end ends the owner, should this process die
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +160,15 @@ func serverPid(t *testing.T, dir string) int {
 		t.Fatal("no server runs")
 	}
 	return pid
+}
+
+func runs(t *testing.T, pid int, data string) bool {
+	t.Helper()
+	is, err := serves(pid, data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return is
 }
 
 func kill(t *testing.T, pid int) {

@@ -121,7 +121,7 @@ func TestStartAdoptsTheServerOfAKilledOwner(t *testing.T) {
 	kill(t, pid)
 	waitForServer(t, s, pid)
 	mustStop(t, s)
-	if serves(serverPidOrZero(dir), s.data) {
+	if runs(t, serverPidOrZero(dir), s.data) {
 		t.Error("the server still runs after Stop")
 	}
 }
@@ -160,7 +160,7 @@ func TestStartStopsAnAdoptedServer(t *testing.T) {
 	_ = owner.Wait()
 	s := mustStart(t, dir)
 	mustStop(t, s)
-	if serves(pid, s.data) {
+	if runs(t, pid, s.data) {
 		t.Errorf("server %d still runs after Stop", pid)
 	}
 }
@@ -233,7 +233,7 @@ func TestStopDoesNotWaitWhenItsContextHasEnded(t *testing.T) {
 	if err := s.Stop(ctx); err != nil {
 		t.Error(err)
 	}
-	if serves(s.postmaster.process.Pid, s.data) {
+	if runs(t, s.postmaster.process.Pid, s.data) {
 		t.Error("the server still runs")
 	}
 }
@@ -320,13 +320,7 @@ func TestStartAsAnotherUserWhereNamespacesAreNotAllowed(t *testing.T) {
 	dir := reap.Dir(t)
 	inside := filepath.Join(dir, "a", "b")
 	on := thisMachine()
-	var users []identity
-	for _, id := range on.identities {
-		if id.uid != 0 {
-			users = append(users, id)
-		}
-	}
-	on.identities = users
+	on.identities = otherUsers(on.identities)
 	s, err := start(t.Context(), inside, slog.New(slog.DiscardHandler), on)
 	if err == nil || !strings.Contains(err.Error(), "ordinary user") {
 		t.Fatalf("Start where only root may enter = %v, %v", s, err)

@@ -56,15 +56,9 @@ func (s *Server) launch(ctx context.Context) error {
 }
 
 func (s *Server) launchOnce(ctx context.Context) error {
-	// A pid in the file that another program has been given since would make Postgres refuse to start.
-	file, err := s.readPidFile()
-	if err == nil && !serves(file.pid, s.data) {
-		err = os.Remove(s.pidFile())
-	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := s.removeStalePidFile(); err != nil {
 		return err
 	}
-
 	log, from, err := s.openLog()
 	if err != nil {
 		return err
@@ -95,6 +89,26 @@ func (s *Server) launchOnce(ctx context.Context) error {
 	return nil
 }
 
+// removeStalePidFile removes the file of a server that is surely gone: its pid, when another program has been given it
+// since, would make Postgres refuse to start. The file of a server that lives keeps two from writing to one cluster.
+func (s *Server) removeStalePidFile() error {
+	file, err := s.readPidFile()
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	lives, err := serves(file.pid, s.data)
+	if err != nil {
+		return fmt.Errorf("does the server of %s still live: %w", s.pidFile(), err)
+	}
+	if lives {
+		return nil
+	}
+	return os.Remove(s.pidFile())
+}
+
 // adopt takes over the server that still runs on the cluster, if one does.
 func (s *Server) adopt(ctx context.Context) (bool, error) {
 	file, err := s.readPidFile()
@@ -109,8 +123,8 @@ func (s *Server) adopt(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if !serves(file.pid, s.data) {
-		return false, nil
+	if lives, err := serves(file.pid, s.data); err != nil || !lives {
+		return false, err
 	}
 	watch, unwatch := context.WithCancel(context.Background()) // not the caller's ctx: it bounds the start alone
 	p := &postmaster{process: process, done: make(chan struct{}), unwatch: unwatch}
@@ -131,7 +145,10 @@ func (s *Server) adopt(ctx context.Context) (bool, error) {
 func (s *Server) watch(ctx context.Context, p *postmaster) {
 	tick := time.NewTicker(adoptedInterval)
 	defer tick.Stop()
-	for serves(p.process.Pid, s.data) {
+	for {
+		if lives, err := serves(p.process.Pid, s.data); err == nil && !lives {
+			break
+		}
 		select {
 		case <-ctx.Done():
 			return
