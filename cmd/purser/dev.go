@@ -73,7 +73,7 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 
 	err := func() error {
 		defer p.close()
-		if err := startEmbedded(embeddedCtx, embedded, p, &cfg); err != nil {
+		if err := startEmbedded(servicesCtx, embeddedCtx, embedded, p, &cfg); err != nil {
 			return err
 		}
 		services, err := devServices(servicesCtx, p, cfg)
@@ -86,8 +86,8 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 	return errors.Join(err, embedded.Wait())
 }
 
-// startEmbedded starts what no URL stands for, and sets its URL.
-func startEmbedded(ctx context.Context, g *errgroup.Group, p *process, cfg *devConfig) error {
+// startEmbedded starts what no URL stands for, and sets its URL. The start ends with startCtx, what was started with ctx.
+func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process, cfg *devConfig) error {
 	if cfg.eventstoreURL == "" {
 		addr, _ := eventstorePorts.offset(cfg.portOffset).on(cfg.listen)
 		store, err := openEventstore(p, cfg.dataDir, addr)
@@ -99,7 +99,7 @@ func startEmbedded(ctx context.Context, g *errgroup.Group, p *process, cfg *devC
 		p.log.Info("embedded event store, for one machine", "addr", store.Addr())
 	}
 	if cfg.postgresURL == "" {
-		postgres, err := localpostgres.Start(ctx, filepath.Join(cfg.dataDir, "postgres"), p.log)
+		postgres, err := localpostgres.Start(startCtx, filepath.Join(cfg.dataDir, "postgres"), p.log)
 		if err != nil {
 			return err
 		}

@@ -108,6 +108,9 @@ func (s *Server) initdb(ctx context.Context, work string) error {
 		"--encoding=UTF8", "--locale=C") // C is the one locale that every machine has
 	output, err := cmd.CombinedOutput()
 	if ctx.Err() != nil {
+		if err != nil && cmd.Process != nil {
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // what it has started, if it did not end by itself
+		}
 		return fmt.Errorf("initdb: %w", ctx.Err())
 	}
 	if err != nil {

@@ -73,7 +73,8 @@ type Server struct {
 
 // Start makes the cluster under dir if there is none, and starts it, or adopts the server that still runs there. It
 // returns when the database accepts connections; the server then lives until Stop, or until this process is gone and
-// another stops it: ctx bounds the start alone.
+// another stops it: ctx bounds the start alone. A start that fails, or that ctx breaks off, leaves no half-made cluster, and
+// no server running that it launched or began to adopt; it takes a few seconds at most to see to that.
 //
 // It fails with ErrNotInstalled where the machine has no Postgres, and with ErrInUse where dir has an owner.
 func Start(ctx context.Context, dir string, log *slog.Logger) (*Server, error) {

@@ -134,8 +134,7 @@ func (s *Server) adopt(ctx context.Context) (bool, error) {
 		return false, nil
 	}
 	if err != nil {
-		unwatch()
-		return false, err
+		return false, errors.Join(err, p.stop(ctx))
 	}
 	s.postmaster = p
 	return true, nil
