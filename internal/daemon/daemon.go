@@ -131,7 +131,7 @@ func (r *running) start(ctx context.Context, g *errgroup.Group, log *slog.Logger
 			return nil
 		})
 	}
-	server := &http.Server{Handler: r.handler(gatherer), ReadHeaderTimeout: headerTimeout}
+	server := &http.Server{Handler: r.handler(ctx, gatherer), ReadHeaderTimeout: headerTimeout}
 	if r.httpListener != nil {
 		g.Go(func() error {
 			if err := server.Serve(r.httpListener); !errors.Is(err, http.ErrServerClosed) {
@@ -212,12 +212,13 @@ func (r *running) ready(ctx context.Context) error {
 	return r.Ready(ctx)
 }
 
-func (r *running) handler(gatherer prometheus.Gatherer) http.Handler {
+// handler answers over HTTP. It goes on while calls are drained, and says "not ready" from the end of ctx on.
+func (r *running) handler(ctx context.Context, gatherer prometheus.Gatherer) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{}))
 	mux.HandleFunc("GET /livez", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintln(w, "ok") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, req *http.Request) {
-		if err := r.ready(req.Context()); err != nil {
+		if ctx.Err() != nil || r.ready(req.Context()) != nil {
 			// What exactly is wrong is for the log: the text of a driver may say too much.
 			http.Error(w, "not ready", http.StatusServiceUnavailable)
 			return
