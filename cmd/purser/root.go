@@ -42,25 +42,35 @@ func envName(flag string) string {
 func fromEnvironment(flags *pflag.FlagSet) error {
 	var err error
 	flags.VisitAll(func(f *pflag.Flag) {
-		if v, ok := os.LookupEnv(envName(f.Name)); ok && !f.Changed && err == nil {
-			if serr := flags.Set(f.Name, v); serr != nil {
-				err = fmt.Errorf("%s: %w", envName(f.Name), serr)
-			}
+		name := envName(f.Name)
+		v, ok := os.LookupEnv(name)
+		if !ok || f.Changed || err != nil || injected(name, v) {
+			return
+		}
+		if serr := flags.Set(f.Name, v); serr != nil {
+			err = fmt.Errorf("%s: %w", name, serr)
 		}
 	})
 	return err
+}
+
+// injected tells what Kubernetes puts into the environment for a Service, as PURSER_GRPC_PORT=tcp://10.0.0.1:80 for one
+// that is named purser-grpc, from what somebody has set for us.
+func injected(name, value string) bool {
+	scheme, _, isURL := strings.Cut(value, "://")
+	return isURL && strings.HasSuffix(name, "_PORT") && slices.Contains([]string{"tcp", "udp", "sctp"}, scheme)
 }
 
 // warnUnknownEnvironment names variables that look like ours but set no flag of the command: a warning only, because
 // Kubernetes injects some of its own.
 func warnUnknownEnvironment(flags *pflag.FlagSet, log *slog.Logger) {
 	for _, kv := range os.Environ() {
-		name, _, _ := strings.Cut(kv, "=")
+		name, value, _ := strings.Cut(kv, "=")
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) {
 			continue
 		}
 		flag := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "-"))
-		if flags.Lookup(flag) == nil {
+		if flags.Lookup(flag) == nil || injected(name, value) {
 			log.Warn("environment variable sets nothing here", "name", name)
 		}
 	}
