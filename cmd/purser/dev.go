@@ -96,7 +96,6 @@ func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process,
 		}
 		g.Go(func() error { return store.Serve(ctx) })
 		cfg.eventstoreURL = "esdb://" + store.Addr() + "?tls=false"
-		p.log.Info("embedded event store, for one machine", "addr", store.Addr())
 	}
 	if cfg.postgresURL == "" {
 		postgres, err := localpostgres.Start(startCtx, filepath.Join(cfg.dataDir, "postgres"), p.log)

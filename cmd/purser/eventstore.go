@@ -33,7 +33,12 @@ func eventstoreCommand() *cobra.Command {
 	return cmd
 }
 
-// openEventstore opens the embedded store under a data directory.
+// openEventstore opens the embedded store under a data directory, and says what it is not made for.
 func openEventstore(p *process, dataDir, addr string) (*eventstore.Server, error) {
-	return eventstore.Open(eventstore.Config{Dir: eventstoreDir(dataDir), Addr: addr}, p.log, p.reg)
+	s, err := eventstore.Open(eventstore.Config{Dir: eventstoreDir(dataDir), Addr: addr}, p.log, p.reg)
+	if err != nil {
+		return nil, err
+	}
+	p.log.Info("embedded event store, for one machine: it has no replicas", "addr", s.Addr())
+	return s, nil
 }

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -57,6 +59,22 @@ func TestUnknownEnvironmentIsAWarningOnly(t *testing.T) {
 	i := newInstance(t)
 	if log := i.stderr.String(); !strings.Contains(log, "PURSER_WRITE_PORT") {
 		t.Errorf("no warning in %s", log)
+	}
+}
+
+func TestTheEmbeddedStoreSaysThatItIsForOneMachine(t *testing.T) {
+	var log bytes.Buffer
+	s, err := openEventstore(newProcess(slog.New(slog.NewTextHandler(&log, nil))), t.TempDir(), "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "for one machine") {
+		t.Errorf("it says only %s", &log)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if err := s.Serve(ended); err != nil { // closes it
+		t.Error(err)
 	}
 }
 
