@@ -25,8 +25,8 @@ const hashVersion = "1"
 
 const hashPurpose = "request-hash"
 
-// hasher makes and compares request hashes, "<version>.<key id>.<hex HMAC of the canonical encoding>". They are keyed
-// because a request holds personal data, which must not be open to guessing from a stored hash.
+// hasher makes and compares request hashes, "<version>.<key id>.<hex HMAC of which command it is and of its canonical
+// encoding>". They are keyed because a request holds personal data, which must not be open to guessing from a stored hash.
 type hasher struct {
 	secret *secret.Secret
 }
@@ -36,7 +36,8 @@ func (h hasher) hash(cmd Command) string {
 }
 
 func (h hasher) under(keyID string, cmd Command) string {
-	mac := h.secret.MAC(keyID, hashPurpose, canonical(cmd, requestFields))
+	name := cmd.ProtoReflect().Descriptor().FullName() // commands of different kinds may have the same fields
+	mac := h.secret.MAC(keyID, hashPurpose, append(append([]byte(name), 0), canonical(cmd, requestFields)...))
 	return strings.Join([]string{hashVersion, keyID, hex.EncodeToString(mac)}, ".")
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/purserhq/purser/internal/secret"
 	inventoryv1 "github.com/purserhq/purser/proto/purser/inventory/v1"
 	orderv1 "github.com/purserhq/purser/proto/purser/order/v1"
+	paymentv1 "github.com/purserhq/purser/proto/purser/payment/v1"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
@@ -50,6 +51,10 @@ func TestHashIsOfWhatIsAskedFor(t *testing.T) {
 		if got := h.matches(r, recorded); got != c.same {
 			t.Errorf("%s: matches is %v, want %v", name, got, c.same)
 		}
+	}
+	void := &paymentv1.VoidPaymentRequest{RequestId: "r", OrderId: "o"}
+	if h.matches(&paymentv1.ReconcilePaymentRequest{RequestId: "r", OrderId: "o"}, h.hash(void)) {
+		t.Error("another command with the same fields was taken for a repeat")
 	}
 	reserve := &inventoryv1.ReserveStockRequest{ProductId: "p", OrderId: "o", Quantity: 1}
 	recorded = h.hash(reserve)
