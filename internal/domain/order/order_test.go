@@ -69,6 +69,15 @@ func TestPlace(t *testing.T) {
 	}
 }
 
+func TestPlaceTakesTheDearestOrder(t *testing.T) {
+	got, err := new(order.State).Place(place(func(c *order.Place) {
+		c.Lines[0].Quantity, c.Lines[0].UnitPrice = 1, eur(1e15-300) // with the 3 pens
+	}))
+	if err != nil || len(got) != 1 {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
 func TestPlaceRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -87,6 +96,10 @@ func TestPlaceRefuses(t *testing.T) {
 		{"line too dear", func(c *order.Place) { c.Lines[0].UnitPrice = eur(math.MaxInt64) }, invalid, "lines"},
 		{"sum too large", func(c *order.Place) {
 			c.Lines[0].UnitPrice, c.Lines[1].UnitPrice = eur(math.MaxInt64/2), eur(math.MaxInt64/3)
+		}, invalid, "lines"},
+		{"total of more than 10^15", func(c *order.Place) {
+			c.Lines[0].Quantity, c.Lines[0].UnitPrice = 1, eur(1e15-300)
+			c.Lines[1].Quantity, c.Lines[1].UnitPrice = 1, eur(301)
 		}, invalid, "lines"},
 		{"no address", func(c *order.Place) { c.Address = nil }, invalid, "delivery_address.recipient"},
 		{"no city", func(c *order.Place) { c.Address.City = nil }, invalid, "delivery_address.city"},

@@ -15,6 +15,8 @@ import (
 const (
 	maxLines    = 100
 	maxQuantity = 9999
+	// maxTotal is what an order may come to, in minor units: sums over thousands of the dearest orders fit into 64 bits.
+	maxTotal = 1_000_000_000_000_000
 )
 
 // Line is what is ordered of one product, at the price of the moment.
@@ -104,8 +106,8 @@ func sum(lines []Line) (*typev1.Money, error) {
 			f := fault.InvalidField(path(i, "product_id"), "is priced in another currency than line 0")
 			f.Reason = typev1.ErrorReason_ERROR_REASON_CURRENCY_MISMATCH
 			return nil, f
-		case err != nil:
-			return nil, fault.InvalidField("lines", "come to more than can be counted")
+		case err != nil, total.GetAmountMinor() > maxTotal:
+			return nil, fault.InvalidField("lines", "come to more than %d minor units", int64(maxTotal))
 		}
 	}
 	return total, nil

@@ -32,7 +32,7 @@ type PlaceOrderRequest struct {
 	// Absent: made from the request_id.
 	OrderId    string `protobuf:"bytes,3,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
 	CustomerId string `protobuf:"bytes,4,opt,name=customer_id,json=customerId,proto3" json:"customer_id,omitempty"`
-	// 1 to 100 lines, each product once.
+	// 1 to 100 lines, each product once, which come to at most 10^15 minor units.
 	Lines           []*OrderLineRequest `protobuf:"bytes,5,rep,name=lines,proto3" json:"lines,omitempty"`
 	DeliveryAddress *v1.Address         `protobuf:"bytes,6,opt,name=delivery_address,json=deliveryAddress,proto3" json:"delivery_address,omitempty"`
 	// The token of a payment method at the gateway.
