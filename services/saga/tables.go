@@ -26,7 +26,7 @@ type orderRow struct {
 }
 
 var states = consumer.Fold[orderRow]{
-	Name: "fulfillment_states", Version: 1,
+	Name: "fulfillment_states", Version: 2,
 	Categories: []string{eventschema.Order, eventschema.Payment, eventschema.Fulfillment},
 	Evolve: func(r *orderRow, e consumer.Event) {
 		r.State.Evolve(e.Message, e.OccurredAt)

@@ -50,6 +50,7 @@ func (p *Payment) evolve(m proto.Message) {
 	switch e := m.(type) {
 	case *paymentevent.AuthorizationRequested:
 		p.Asked, p.Authorization = true, Requested
+		p.CustomerID, p.Currency, p.Amount = e.GetCustomerId(), e.GetAmount().GetCurrencyCode(), e.GetAmount().GetAmountMinor()
 	case *paymentevent.PaymentAuthorized:
 		p.Authorization = Authorized
 	case *paymentevent.AuthorizationDeclined:
@@ -116,7 +117,7 @@ func (s *State) decideGoal() {
 	switch {
 	case s.anyLine(func(l Line) bool { return l.Fact == Refused }):
 		s.Goal, s.RejectReason = Reject, typev1.RejectReason_REJECT_REASON_OUT_OF_STOCK
-	case s.Payment.Authorization == Declined:
+	case s.Payment.Authorization == Declined && !s.paymentDiffers():
 		s.Goal, s.RejectReason = Reject, typev1.RejectReason_REJECT_REASON_PAYMENT_DECLINED
 	}
 }

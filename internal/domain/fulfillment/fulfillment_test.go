@@ -35,7 +35,7 @@ var (
 	rejected     = &orderevent.OrderRejected{OrderId: orderID, Reason: noStock}
 	cancelling   = &orderevent.OrderCancellationRequested{OrderId: orderID}
 	cancelled    = &orderevent.OrderCancelled{OrderId: orderID}
-	requested    = &paymentevent.AuthorizationRequested{OrderId: orderID}
+	requested    = asked("ada", total)
 	authorized   = &paymentevent.PaymentAuthorized{OrderId: orderID}
 	creditNo     = &paymentevent.AuthorizationDeclined{OrderId: orderID}
 	failure      = &paymentevent.AuthorizationFailed{OrderId: orderID}
@@ -43,8 +43,13 @@ var (
 	voiding      = &paymentevent.VoidRequested{OrderId: orderID}
 	voidUnknown  = &paymentevent.VoidOutcomeUnknown{OrderId: orderID}
 	voided       = &paymentevent.PaymentVoided{OrderId: orderID}
+	foreign      = asked("ada", &typev1.Money{CurrencyCode: "EUR", AmountMinor: 1})
 	contradicted = &paymentevent.PaymentContradicted{OrderId: orderID}
 )
+
+func asked(customer string, amount *typev1.Money) proto.Message {
+	return &paymentevent.AuthorizationRequested{OrderId: orderID, CustomerId: customer, Amount: amount}
+}
 
 func reconciled(o paymentevent.ReconciledOutcome) proto.Message {
 	return &paymentevent.PaymentReconciled{OrderId: orderID, Outcome: o}
@@ -145,6 +150,17 @@ func TestToDo(t *testing.T) {
 		{"never happened, cancelled", after(ready, requested, unknown, neverHappened, cancelling), list{line(release, 0), line(release, 1), item(void)}, ""},
 		{"contradicted", after(ready, requested, authorized, contradicted), nil, "PAYMENT_CONTRADICTED"},
 		{"contradicted, cancelled", after(ready, requested, creditNo, contradicted, cancelling, released(0)), list{line(release, 1)}, "PAYMENT_CONTRADICTED"},
+
+		{"another customer's, authorized", after(ready, asked("eve", total), authorized), nil, "PAYMENT_DIFFERS"},
+		{"of another amount, authorized before the order was placed", past{foreign, authorized, placed, held(0), held(1)}, nil, "PAYMENT_DIFFERS"},
+		{"of another currency, outcome unknown", after(ready, asked("ada", &typev1.Money{CurrencyCode: "USD", AmountMinor: total.GetAmountMinor()}), unknown), nil, "PAYMENT_DIFFERS"},
+		{"of another amount, intended", past{placed, foreign}, list{line(reserve, 0), line(reserve, 1)}, "PAYMENT_DIFFERS"},
+		{"of another amount, declined", after(ready, foreign, creditNo), nil, "PAYMENT_DIFFERS"},
+		{"of another amount, voided", after(ready, foreign, authorized, voiding, voided), nil, "PAYMENT_VOIDED"},
+		{"of another amount, confirmed by somebody else", after(ready, foreign, authorized, confirmed), nil, "PAYMENT_DIFFERS"},
+		{"of another amount, cancelled", after(ready, foreign, authorized, cancelling), list{line(release, 0), line(release, 1), item(void)}, ""},
+		{"of another amount, out of stock", past{placed, foreign, authorized, refused(0), refused(1)}, list{item(void)}, ""},
+		{"of another amount, and ours was refused for it", after(ready, stepRefused(authorize, ""), foreign, authorized), nil, "PAYMENT_DIFFERS"},
 
 		{"a step refused", past{placed, stepRefused(reserve, "mug")}, list{line(reserve, 1)}, "RESERVE_STOCK mug WHY"},
 		{"a step refused, cancelled", past{placed, stepRefused(reserve, "mug"), cancelling}, list{line(release, 0), line(release, 1)}, ""},

@@ -178,8 +178,8 @@ func (w world) paymentState() *payment.State {
 }
 
 func (w world) authorize(i fulfillment.Item) []world {
-	if _, repeat := has[*paymentevent.AuthorizationRequested](w, paymentStream); repeat {
-		return w.resume()
+	if w.requested(key) {
+		return w.resume() // a repeat
 	}
 	events, err := w.paymentState().RequestAuthorization(payment.RequestAuthorization{
 		OrderID: orderID, CustomerID: "ada", Amount: total, Method: "pm_card_visa", Key: key,
@@ -189,6 +189,14 @@ func (w world) authorize(i fulfillment.Item) []world {
 	}
 	w = w.record(paymentStream, events...)
 	return append(w.resume(), w)
+}
+
+// requested tells that the intent to authorize under a key is on record.
+func (w world) requested(key payment.GatewayKey) bool {
+	return slices.ContainsFunc(w.streams[paymentStream], func(m proto.Message) bool {
+		e, ok := m.(*paymentevent.AuthorizationRequested)
+		return ok && e.GetGatewayKey() == string(key)
+	})
 }
 
 // resume finds out what becomes of the authorization: the call is made again, under the same key.
@@ -235,7 +243,8 @@ func (o outcome) result() payment.Result {
 }
 
 func (w world) authorizationIs(r payment.Result) world {
-	events, err := w.paymentState().RecordAuthorization(payment.RecordAuthorization{Key: key, Outcome: payment.Outcome{Result: r}})
+	s := w.paymentState()
+	events, err := s.RecordAuthorization(payment.RecordAuthorization{Key: s.Authorization.Key, Outcome: payment.Outcome{Result: r}})
 	if err != nil {
 		panic(err)
 	}
@@ -302,6 +311,7 @@ func (w world) surroundings() []world {
 	for i := range products {
 		worlds = append(worlds, w.rival(stockStream+stream(i))...)
 	}
+	worlds = append(worlds, w.stranger()...)
 	if w.gateway.InFlight {
 		gone := w
 		gone.gateway.InFlight, gone.gateway.Gone = false, true
@@ -340,4 +350,22 @@ func (w world) rival(at stream) []world {
 		panic(fmt.Sprint("the other order: ", err))
 	}
 	return []world{w.record(at, events...)}
+}
+
+// stranger is somebody other than the saga, who asks for an authorization of another amount, once. Further deliveries of
+// the saga's own resume it, or a void does.
+func (w world) stranger() []world {
+	const strangers = payment.GatewayKey("7/s")
+	if !w.trouble.stranger || w.requested(strangers) {
+		return nil
+	}
+	events, err := w.paymentState().RequestAuthorization(payment.RequestAuthorization{
+		OrderID: orderID, CustomerID: "ada", Amount: &typev1.Money{CurrencyCode: "EUR", AmountMinor: 1}, Method: "pm_card_visa", Key: strangers,
+	})
+	if err != nil || len(events) == 0 {
+		return nil // refused: it is voided, or the saga was faster
+	}
+	w.gateway = gateway{Foreign: true}
+	w = w.record(paymentStream, events...)
+	return append(w.resume(), w)
 }

@@ -76,6 +76,10 @@ type Payment struct {
 	Asked         bool          `json:"asked,omitempty"`
 	Authorization Authorization `json:"authorization,omitempty"`
 	Void          Void          `json:"void,omitempty"`
+	// What the authorization was asked for, by whoever asked.
+	CustomerID string `json:"customer_id,omitempty"`
+	Currency   string `json:"currency,omitempty"`
+	Amount     int64  `json:"amount_minor,omitempty"` // minor units
 	// Contradicted: the gateway gave two different answers; only a person can tell what is true.
 	Contradicted bool `json:"contradicted,omitempty"`
 }
@@ -118,11 +122,15 @@ func (p Payment) atEnd() bool {
 //
 // An authorization that failed, or never happened, is our fault or the gateway's: to reject the order would make the
 // customer pay for it. One that was voided, or declined after the order was confirmed, is somebody else's doing. In
-// each case a person decides; cancelling the order is always possible.
-func (p Payment) unusable() string {
+// each case a person decides; cancelling the order is always possible. So it is with an authorization that is not of
+// this order's total and customer: others than the saga can ask for one, and then the order's own is refused.
+func (s *State) unusable() string {
+	p := s.Payment
 	switch {
 	case p.Void != NotVoided:
 		return "PAYMENT_VOIDED"
+	case s.paymentDiffers():
+		return "PAYMENT_DIFFERS"
 	case p.Authorization == Failed:
 		return "AUTHORIZATION_FAILED"
 	case p.Authorization == NeverHappened:
@@ -131,6 +139,12 @@ func (p Payment) unusable() string {
 		return "PAYMENT_DECLINED"
 	}
 	return ""
+}
+
+// paymentDiffers tells that what was asked for is not what the order comes to.
+func (s *State) paymentDiffers() bool {
+	p := s.Payment
+	return p.Authorization != Unasked && (p.CustomerID != s.CustomerID || p.Currency != s.Currency || p.Amount != s.Total)
 }
 
 // Refusal is an item that was refused, and why.

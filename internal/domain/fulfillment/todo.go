@@ -29,7 +29,8 @@ type Item struct {
 //	Cancel          every line and the payment at their end, order CANCELLING mark it cancelled
 //
 // At its end is a line refused or released, and a payment never asked, declined or voided. A refused item is not on the
-// list, and neither is one on a payment that is contradicted: both wait for a person (see [State.Attention]).
+// list, and neither is one on a payment that is contradicted, nor one that would use a payment of another amount or
+// customer than the order's: they wait for a person (see [State.Attention]).
 func (s *State) ToDo() []Item {
 	return slices.DeleteFunc(s.wanted(), func(i Item) bool { return s.refusal(i) != nil })
 }
@@ -42,7 +43,7 @@ func (s *State) wanted() []Item {
 		held    = !s.anyLine(func(l Line) bool { return l.Fact != Held })
 		undone  = s.Payment.atEnd() && !s.anyLine(func(l Line) bool { return !l.atEnd() })
 		payment = s.Payment
-		payable = fulfil && !payment.Contradicted && payment.unusable() == ""
+		payable = fulfil && !payment.Contradicted && s.unusable() == ""
 	)
 	var items []Item
 	for _, l := range s.Lines {
@@ -99,5 +100,5 @@ func (s *State) Attention() string {
 	if s.anyLine(Line.atEnd) {
 		return "LINE_NOT_HELD" // of an order that somebody confirmed all the same
 	}
-	return s.Payment.unusable()
+	return s.unusable()
 }

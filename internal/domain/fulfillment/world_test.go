@@ -60,6 +60,7 @@ type gateway struct {
 	Outcome  outcome
 	Gone     bool // whatever was sent is lost for good and the key is forgotten
 	Voided   bool
+	Foreign  bool // it is somebody else's call, under another key: the saga's own, if there was one, never happened
 }
 
 type outcome string
@@ -79,6 +80,7 @@ type rules struct{ noUndoOfTheUnseen, noMarks, noDefiniteVoid, noWaiting bool }
 type trouble struct {
 	rivals      bool // other orders take the goods and give them back
 	slowGateway bool // calls arrive late or never, answers get lost, the gateway refuses us
+	stranger    bool // somebody else asks for an authorization, of another amount
 	refusals    int  // as many items may be refused for reasons that nobody thought of
 }
 
@@ -217,7 +219,7 @@ func (w world) key() string {
 		}
 		b = append(b, '\n')
 	}
-	b = fmt.Appendf(b, "%t %s %t %t %d ", w.gateway.InFlight, w.gateway.Outcome, w.gateway.Gone, w.gateway.Voided, w.trouble.refusals)
+	b = fmt.Appendf(b, "%v %d ", w.gateway, w.trouble.refusals)
 	for _, i := range w.listed {
 		b = append(append(b, byte('0'+i.Step)), i.ProductID...)
 	}
