@@ -18,6 +18,8 @@ import (
 const (
 	// attemptTimeout bounds one attempt: the call, and the recording of its answer.
 	attemptTimeout = 15 * time.Second
+	// listTimeout bounds each statement on the list: a database that hangs is one that is away.
+	listTimeout = 5 * time.Second
 	// measureInterval is how often the length of the list is measured.
 	measureInterval = 5 * time.Second
 )

@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -347,6 +348,49 @@ func TestDueIsInOrder(t *testing.T) {
 	for _, step := range b {
 		if step.Step == "RESERVE_STOCK" && (step.Items != 6 || now.Sub(step.Oldest).Round(time.Minute) != time.Hour) {
 			t.Errorf("%+v", step)
+		}
+	}
+}
+
+// What an order wants is not known while an event of its can't be applied, a cancellation, say.
+func TestParkedOrdersRest(t *testing.T) {
+	w := newWorld(t)
+	parked, other := item("CONFIRM_ORDER", ""), item("CONFIRM_ORDER", "")
+	parked.OrderID = "8"
+	w.add(parked, other)
+	w.exec("INSERT INTO parked VALUES ('8')")
+	tasks, err := w.list.due(t.Context(), []string{"CONFIRM_ORDER"}, time.Now(), nil, 10)
+	if err != nil || len(tasks) != 1 || tasks[0].OrderID != "7" {
+		t.Errorf("%v, %v, want the order that is not parked", tasks, err)
+	}
+	w.exec("DELETE FROM parked")
+	if tasks, err = w.list.due(t.Context(), []string{"CONFIRM_ORDER"}, time.Now(), nil, 10); err != nil || len(tasks) != 2 {
+		t.Errorf("%v, %v, want both once it is parked no more", tasks, err)
+	}
+}
+
+// A database that does not answer is waited for a moment, and then counts as one that is away.
+func TestListIsBoundedInTime(t *testing.T) {
+	w := newWorld(t)
+	tx, err := w.list.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tx.Rollback(t.Context())
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE todo"); err != nil {
+		t.Fatal(err)
+	}
+	w.list.timeout = 50 * time.Millisecond
+	for name, use := range map[string]func() error{
+		"due": func() error {
+			_, err := w.list.due(t.Context(), nil, time.Now(), nil, 1)
+			return err
+		},
+		"failed":   func() error { return w.list.failed(t.Context(), itemKey{}, 1, time.Now(), "") },
+		"backlogs": func() error { _, err := w.list.backlogs(t.Context()); return err },
+	} {
+		if err := use(); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("%s: %v, want its own deadline", name, err)
 		}
 	}
 }

@@ -54,8 +54,12 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, log: newMemoryLog(), secret: s, peers: newPeers(), clock: &clock{}, list: list{pool: pool, table: "todo", columns: columns()}}
+	w := &world{
+		t: t, log: newMemoryLog(), secret: s, peers: newPeers(), clock: &clock{},
+		list: list{pool: pool, table: "todo", columns: columns(), parked: "SELECT key FROM parked", timeout: listTimeout},
+	}
 	w.exec(createTable())
+	w.exec("CREATE TABLE parked (key text PRIMARY KEY)")
 	w.ready.Store(true)
 	conn := w.serve()
 	w.steps = steps{

@@ -14,11 +14,16 @@ type list struct {
 	pool    *pgxpool.Pool
 	table   string // quoted and qualified
 	columns string
+	parked  string        // a query for the orders whose items can't be trusted
+	timeout time.Duration // of each statement
 }
 
 // due returns up to max of the items of some steps whose time has come, without those that are left out, in the order
-// in which they are to be done: by priority, then by age.
+// in which they are to be done: by priority, then by age. An order that is parked rests: its list is from before an
+// event that could not be applied, and may ask for what must not be done any more.
 func (l list) due(ctx context.Context, steps []string, now time.Time, without []itemKey, max int) ([]task, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
 	orders, names, products := make([]string, len(without)), make([]string, len(without)), make([]string, len(without))
 	for i, k := range without {
 		orders[i], names[i], products[i] = k.order, k.step, k.product
@@ -27,8 +32,9 @@ func (l list) due(ctx context.Context, steps []string, now time.Time, without []
 		SELECT key, %s FROM %s
 		WHERE step = ANY($1) AND next_try <= $2
 		  AND (key, step, product_id) NOT IN (SELECT * FROM unnest($3::text[], $4::text[], $5::text[]))
+		  AND key NOT IN (%s)
 		ORDER BY priority DESC, since, key, step, product_id
-		LIMIT $6`, l.columns, l.table),
+		LIMIT $6`, l.columns, l.table, l.parked),
 		steps, now, orders, names, products, max)
 	if err != nil {
 		return nil, fmt.Errorf("read the to-do list: %w", err)
@@ -42,6 +48,8 @@ func (l list) due(ctx context.Context, steps []string, now time.Time, without []
 
 // failed notes that an item has to wait. One that is off the list by now needs no note.
 func (l list) failed(ctx context.Context, k itemKey, attempts int64, next time.Time, cause string) error {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
 	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET attempts = $4, next_try = $5, last_error = $6
 		WHERE key = $1 AND step = $2 AND product_id = $3`, l.table),
@@ -60,6 +68,8 @@ type backlog struct {
 }
 
 func (l list) backlogs(ctx context.Context) ([]backlog, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.timeout)
+	defer cancel()
 	rows, err := l.pool.Query(ctx, fmt.Sprintf(`SELECT step, count(*) AS items, min(since) AS oldest FROM %s GROUP BY step`, l.table))
 	if err != nil {
 		return nil, fmt.Errorf("measure the to-do list: %w", err)

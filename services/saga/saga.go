@@ -76,7 +76,9 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 	}
 	c := consumer.New(pool, log, "saga", eventschema.Categories(), []consumer.Model{states.Model(&todo)}, logger, m.Consumer)
 	e := &executor{
-		list: list{pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow]()},
+		list: list{
+			pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow](), parked: states.Parked(), timeout: listTimeout,
+		},
 		steps: steps{
 			inventory: inventoryv1.NewInventoryServiceClient(conns[0]),
 			payments:  paymentv1.NewPaymentServiceClient(conns[1]),
