@@ -19,10 +19,13 @@ type RequestAuthorization struct {
 }
 
 // RequestAuthorization records the intent. A payment has one authorization: where it was asked for before, there is
-// nothing to do, unless it was for another amount or customer, or turned out never to have happened.
+// nothing to do, unless it was for another amount or customer, or turned out never to have happened. One that is
+// contradicted is not asked for again.
 func (s *State) RequestAuthorization(c RequestAuthorization) ([]proto.Message, error) {
 	a := s.Authorization
 	switch {
+	case s.Contradicted: // money may be held already, whatever the record says
+		return nil, contradicted()
 	case s.Void.Status != NotVoided:
 		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_PAYMENT_VOIDED, "the payment of order %s was given up", c.OrderID)
 	case a.Status == NotRequested, a.Status == NeverHappened:

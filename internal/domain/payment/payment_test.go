@@ -111,6 +111,8 @@ func TestAuthorize(t *testing.T) {
 		{name: "late, after a void", given: past{voided}, when: ask, fault: typev1.ErrorReason_ERROR_REASON_PAYMENT_VOIDED},
 		{name: "while it is being voided", given: past{requested, authorized, voidRequested}, when: ask, fault: typev1.ErrorReason_ERROR_REASON_PAYMENT_VOIDED},
 		{name: "one that never happened may be asked for again", given: past{requested, unknown, neverHappened}, when: authorize(laterID, "ada", 1200, "pm_card_visa"), then: past{requestedAgain}},
+		{name: "one that never happened and then did may not", given: past{requested, unknown, neverHappened, contradiction("PaymentReconciled", "PaymentAuthorized")}, when: authorize(laterID, "ada", 1200, "pm_card_visa"), fault: typev1.ErrorReason_ERROR_REASON_ILLEGAL_TRANSITION},
+		{name: "contradicted", given: past{requested, declined, contradiction("AuthorizationDeclined", "PaymentAuthorized")}, when: authorize(laterID, "ada", 1200, "pm_card_visa"), fault: typev1.ErrorReason_ERROR_REASON_ILLEGAL_TRANSITION},
 	})
 }
 
