@@ -1,7 +1,8 @@
 // Package secret holds the deployment's secret, under which request hashes, order numbers and page tokens are made.
 //
 // The file has one line per key, "<key id> <base64 of at least 32 bytes>". The first key makes new hashes; the others
-// still verify old ones, so that a key can be rotated.
+// still verify old ones, so that a key can be rotated. An id never stands for two keys: hashes made under a key that is
+// gone must not be compared with those of another, so that of a generated key is made from the key.
 package secret
 
 import (
@@ -11,11 +12,13 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -54,13 +57,19 @@ func LoadOrCreate(file string) (*Secret, error) {
 	if _, err := rand.Read(b); err != nil {
 		return nil, fmt.Errorf("make a secret: %w", err)
 	}
-	if err := writeOnce(file, "k1 "+base64.StdEncoding.EncodeToString(b)+"\n"); err != nil {
+	if err := writeOnce(file, keyID(b)+" "+base64.StdEncoding.EncodeToString(b)+"\n"); err != nil {
 		return nil, fmt.Errorf("write the secret file: %w", err)
 	}
 	return Load(file)
 }
 
-// writeOnce makes the file appear whole or not at all, and keeps one that came first.
+// keyID names a key without giving it away.
+func keyID(key []byte) string {
+	sum := sha256.Sum256(key)
+	return hex.EncodeToString(sum[:4])
+}
+
+// writeOnce makes the file appear whole or not at all, and for good, and keeps one that came first.
 func writeOnce(file, content string) error {
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".secret-*")
 	if err != nil {
@@ -76,7 +85,11 @@ func writeOnce(file, content string) error {
 	if err := os.Link(tmp.Name(), file); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
-	return nil
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
 }
 
 func parse(data []byte) (*Secret, error) {
@@ -93,6 +106,9 @@ func parse(data []byte) (*Secret, error) {
 		}
 		if len(b) < minKeyBytes {
 			return nil, fmt.Errorf("key %s has fewer than %d bytes", id, minKeyBytes)
+		}
+		if slices.ContainsFunc(s.keys, func(k key) bool { return k.id == id }) {
+			return nil, fmt.Errorf("two keys have the id %s", id)
 		}
 		s.keys = append(s.keys, key{id: id, bytes: b})
 	}

@@ -2,7 +2,11 @@ package secret_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -50,12 +54,54 @@ func TestRotationKeepsOldKeysVerifying(t *testing.T) {
 }
 
 func TestMalformedSecretsAreRefused(t *testing.T) {
-	for _, content := range []string{"", "a\n", "a short\n", "a c2hvcnQ=\n", "a.b " + keyA[2:]} {
+	for _, content := range []string{"", "a\n", "a short\n", "a c2hvcnQ=\n", "a.b " + keyA[2:], keyA + "a " + keyB[2:]} {
 		if _, err := load(t, content); err == nil {
 			t.Errorf("%q was accepted", content)
 		} else if strings.Contains(err.Error(), "MDEy") {
 			t.Errorf("the error shows the key: %v", err)
 		}
+	}
+}
+
+// A hash made under a key that is gone must not be compared with one of the key that took its place.
+func TestEveryGeneratedKeyHasItsOwnID(t *testing.T) {
+	var ids []string
+	for range 2 {
+		s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, s.Current())
+	}
+	if ids[0] == ids[1] {
+		t.Errorf("both are called %s", ids[0])
+	}
+}
+
+// The recipe of docs/operations.md makes a file like the one that is generated.
+func TestTheRecipeOfTheManual(t *testing.T) {
+	manual, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, recipe, _ := strings.Cut(string(manual), "Make a first one with\n\n")
+	recipe, _, _ = strings.Cut(recipe, "\n\n")
+	cmd := exec.Command("sh", "-ec", recipe)
+	cmd.Dir = t.TempDir()
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v: %s", recipe, err, out)
+	}
+	data, err := os.ReadFile(filepath.Join(cmd.Dir, "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, encoded, _ := strings.Cut(strings.TrimSpace(string(data)), " ")
+	key, err := base64.StdEncoding.DecodeString(encoded)
+	if sum := sha256.Sum256(key); err != nil || len(key) != 32 || id != hex.EncodeToString(sum[:4]) {
+		t.Errorf("%q: %v", data, err)
+	}
+	if info, err := os.Stat(filepath.Join(cmd.Dir, "secret")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info.Mode(), err)
 	}
 }
 
