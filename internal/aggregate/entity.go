@@ -2,6 +2,9 @@ package aggregate
 
 import (
 	"context"
+	"fmt"
+
+	"github.com/google/uuid"
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
@@ -13,9 +16,15 @@ type entity[S any] struct {
 	turn chan struct{}
 
 	// Below: for the holder of the turn.
+	folded[S]
+}
+
+// folded is what a stream's events up to a revision add up to.
+type folded[S any] struct {
 	state    S
 	revision eventlog.Revision
 	position eventlog.Position
+	last     uuid.UUID // the event at revision, by which a log that was set back is noticed
 	requests map[string]*request
 }
 
@@ -26,12 +35,14 @@ type request struct {
 }
 
 func (h *Handler[S]) newEntity(id string) *entity[S] {
-	return &entity[S]{
-		stream:   eventlog.StreamName(h.category, id),
-		turn:     make(chan struct{}, 1),
-		revision: eventlog.NoStream,
-		requests: map[string]*request{},
-	}
+	e := &entity[S]{stream: eventlog.StreamName(h.category, id), turn: make(chan struct{}, 1)}
+	e.forget()
+	return e
+}
+
+// forget makes the entity what it is before its stream is read.
+func (e *entity[S]) forget() {
+	e.folded = folded[S]{revision: eventlog.NoStream, requests: map[string]*request{}}
 }
 
 // entity returns the one in memory. Two may exist for a moment when one is evicted while it is worked on; the exact
@@ -50,7 +61,7 @@ func (e *entity[S]) lock(ctx context.Context) error {
 	case e.turn <- struct{}{}:
 		return nil
 	case <-ctx.Done():
-		return ctx.Err()
+		return fmt.Errorf("wait for the turn to change %s: %w", e.stream, ctx.Err())
 	}
 }
 

@@ -11,7 +11,8 @@
 //     the tail finds the command's own events, and it is a repeat.
 //
 // States are kept in memory only as a baseline: the stream's tail is read after every command's arrival, so nothing,
-// a refusal included, is answered from a stale memory.
+// a refusal included, is answered from a stale memory. The tail begins with the last event that the state holds: where
+// the log has another there, or none, it was set back under us, and the stream is folded again from its start.
 package aggregate
 
 import (
@@ -146,7 +147,7 @@ type step struct {
 func (h *Handler[S]) change(ctx context.Context, id, requestID string, take func(*entity[S]) (step, error)) (Done, error) {
 	e := h.entity(id)
 	if err := e.lock(ctx); err != nil {
-		return Done{}, contention(e.stream, err)
+		return Done{}, err
 	}
 	defer e.unlock()
 	for {
@@ -157,14 +158,12 @@ func (h *Handler[S]) change(ctx context.Context, id, requestID string, take func
 		if err != nil {
 			return Done{}, err
 		}
-		if s.repeat {
-			return h.recorded(ctx, e, requestID)
-		}
-		if len(s.messages) == 0 {
-			return Done{Revision: e.revision, Position: e.position}, nil
-		}
-		done, err := h.append(ctx, e, requestID, s)
-		if conflict := (*eventlog.ConflictError)(nil); !errors.As(err, &conflict) {
+		done, err := h.finish(ctx, e, requestID, s)
+		conflict := (*eventlog.ConflictError)(nil)
+		switch {
+		case errors.Is(err, errNotRecorded):
+			e.forget()
+		case !errors.As(err, &conflict):
 			return done, err
 		}
 		select {
@@ -173,6 +172,17 @@ func (h *Handler[S]) change(ctx context.Context, id, requestID string, take func
 		case <-time.After(rand.N(maxConflictPause)):
 		}
 	}
+}
+
+// finish answers a repeat, or appends what follows from a command.
+func (h *Handler[S]) finish(ctx context.Context, e *entity[S], requestID string, s step) (Done, error) {
+	switch {
+	case s.repeat:
+		return h.recorded(ctx, e, requestID)
+	case len(s.messages) == 0:
+		return Done{Revision: e.revision, Position: e.position}, nil
+	}
+	return h.append(ctx, e, requestID, s)
 }
 
 // append stores the messages of a step at the entity's revision, and folds them once they are stored.
@@ -198,18 +208,25 @@ func (h *Handler[S]) append(ctx context.Context, e *entity[S], requestID string,
 		h.evolve(&e.state, m, at)
 		e.remember(requestID, s.hash, e.revision+1+eventlog.Revision(i))
 	}
-	e.revision, e.position = appended.Revision, appended.Position
+	e.revision, e.position, e.last = appended.Revision, appended.Position, events[len(events)-1].ID
 	if s.index > 0 {
 		return h.recorded(ctx, e, requestID)
 	}
 	return Done{Messages: s.messages, Revision: appended.Revision, Position: appended.Position}, nil
 }
 
-// catchUp folds the events that were appended since the state was last current.
+// catchUp folds the events that were appended since the state was last current, or all where the log was set back.
 func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) error {
-	tail, err := h.log.Read(ctx, e.stream, e.revision+1, 0)
+	tail, err := h.log.Read(ctx, e.stream, max(e.revision, 0), 0)
 	if err != nil {
 		return err
+	}
+	if e.revision != eventlog.NoStream {
+		if len(tail) == 0 || tail[0].Revision != e.revision || tail[0].ID != e.last {
+			e.forget()
+			return h.catchUp(ctx, e)
+		}
+		tail = tail[1:]
 	}
 	for _, r := range tail {
 		ev, err := h.log.Decode(r)
@@ -219,21 +236,25 @@ func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) error {
 		for _, m := range ev.Messages {
 			h.evolve(&e.state, m, ev.Meta.OccurredAt)
 		}
-		e.revision, e.position = r.Revision, r.Position
+		e.revision, e.position, e.last = r.Revision, r.Position, r.ID
 		e.remember(ev.Meta.RequestID, ev.Meta.RequestHash, r.Revision)
 	}
 	return nil
 }
 
-// recorded reads back the events that a request recorded.
+// errNotRecorded: the log does not hold what the state remembers of it.
+var errNotRecorded = errors.New("the log has been set back")
+
+// recorded reads back the events that a request recorded, or fails with errNotRecorded.
 func (h *Handler[S]) recorded(ctx context.Context, e *entity[S], requestID string) (Done, error) {
 	revisions := e.requests[requestID].revisions
-	first, last := revisions[0], revisions[len(revisions)-1]
+	first, last := revisions[0], revisions[len(revisions)-1] // others' events may lie between
 	events, err := h.log.Read(ctx, e.stream, first, int(last-first)+1)
 	if err != nil {
 		return Done{}, err
 	}
 	done := Done{Repeat: true}
+	found := 0
 	for _, r := range events {
 		ev, err := h.log.Decode(r)
 		if err != nil {
@@ -242,7 +263,11 @@ func (h *Handler[S]) recorded(ctx context.Context, e *entity[S], requestID strin
 		if ev.Meta.RequestID == requestID {
 			done.Messages = append(done.Messages, ev.Messages...)
 			done.Revision, done.Position = r.Revision, r.Position
+			found++
 		}
+	}
+	if found < len(revisions) {
+		return Done{}, fmt.Errorf("read back request %s of %s: %w", requestID, e.stream, errNotRecorded)
 	}
 	return done, nil
 }

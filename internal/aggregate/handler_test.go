@@ -257,11 +257,22 @@ func TestWaitingForAHotEntityEndsWithTheDeadline(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	_, err := h.Handle(ctx, "p", command(uuid.NewString(), 1), receive(1))
-	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_CONTENTION) {
-		t.Errorf("got %v, want CONTENTION", err)
+	if !errors.Is(err, context.DeadlineExceeded) || fault.Of(err) != nil {
+		t.Errorf("got %v, want no more than that the deadline has passed: nobody else changed it", err)
 	}
 	close(finish)
 	wg.Wait()
+}
+
+func TestConflictsUntilTheDeadlineAreContention(t *testing.T) {
+	log := newMemoryLog()
+	log.fast = true
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := newHandler(t, log).Handle(ctx, "p", command(uuid.NewString(), 1), receive(1))
+	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_CONTENTION) {
+		t.Errorf("got %v, want CONTENTION", err)
+	}
 }
 
 func TestEventsCarryWhereTheyComeFrom(t *testing.T) {
@@ -289,12 +300,13 @@ func reason(err error) typev1.ErrorReason {
 	return typev1.ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
-// memoryLog is an event log in memory that can lose an answer.
+// memoryLog is an event log in memory that can lose an answer, have others that are always faster, and be set back.
 type memoryLog struct {
 	mu             sync.Mutex
 	position       eventlog.Position
 	streams        map[string][]eventlog.Event
 	loseNextAnswer bool
+	fast           bool
 }
 
 func newMemoryLog() *memoryLog { return &memoryLog{streams: map[string][]eventlog.Event{}} }
@@ -302,7 +314,7 @@ func newMemoryLog() *memoryLog { return &memoryLog{streams: map[string][]eventlo
 func (l *memoryLog) Append(_ context.Context, stream string, expected eventlog.Revision, events []eventlog.NewEvent) (eventlog.Appended, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if int(expected) != len(l.streams[stream])-1 {
+	if l.fast || int(expected) != len(l.streams[stream])-1 {
 		return eventlog.Appended{}, &eventlog.ConflictError{Stream: stream, Expected: expected}
 	}
 	for _, e := range events {
@@ -318,6 +330,12 @@ func (l *memoryLog) Append(_ context.Context, stream string, expected eventlog.R
 		return eventlog.Appended{}, fmt.Errorf("append: %w", eventlog.ErrUnavailable)
 	}
 	return eventlog.Appended{Revision: expected, Position: l.position}, nil
+}
+
+func (l *memoryLog) setBack(stream string, keep int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.streams[stream] = l.streams[stream][:keep:keep]
 }
 
 func (l *memoryLog) Read(_ context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
