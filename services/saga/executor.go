@@ -2,6 +2,7 @@ package saga
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strings"
 	"time"
@@ -88,7 +89,10 @@ func (e *executor) attempt(ctx context.Context, t task, read time.Time) (string,
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	ctx = origin.With(ctx, origin.Origin{Actor: origin.Saga, CorrelationID: t.CorrelationID, CausationID: t.CausationID})
-	req := request(t, read)
+	req, err := request(t, read)
+	if err != nil {
+		return outcomeFailed, err
+	}
 	outcome := outcomeDone
 	a, err := e.steps.call(ctx, t, req)
 	if reason, ok := refusal(err); ok {
@@ -122,7 +126,7 @@ func cause(err error) string {
 	switch f := fault.Of(err); {
 	case f != nil:
 		return f.Message
-	case err == errStillUnknown:
+	case errors.Is(err, errStillUnknown), errors.Is(err, errNoMeaning):
 		return err.Error()
 	default:
 		return "the service could not be reached, or failed"

@@ -227,7 +227,7 @@ type call struct {
 }
 
 func newPeers() *peers {
-	return &peers{script: func(context.Context, aggregate.Command) (proto.Message, error) { return nil, nil }}
+	return &peers{script: fine}
 }
 
 func (p *peers) answer(script func(ctx context.Context, req aggregate.Command) (proto.Message, error)) {

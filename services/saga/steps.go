@@ -3,6 +3,7 @@ package saga
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -42,6 +43,9 @@ type orderClient interface {
 	MarkCancelled(context.Context, *orderv1.MarkCancelledRequest, ...grpc.CallOption) (*orderv1.MarkCancelledResponse, error)
 }
 
+// errNoMeaning says that a reply is not one that this build understands.
+var errNoMeaning = errors.New("the reply says neither yes nor no")
+
 // errStillUnknown says that a payment's outcome could not be found out yet.
 var errStillUnknown = errors.New("the outcome of the payment is not known yet")
 
@@ -70,30 +74,32 @@ var (
 )
 
 // request is the command that a task stands for. It is the same at every attempt, but for how long an attempt is valid.
-func request(t task, read time.Time) aggregate.Command {
+func request(t task, read time.Time) (aggregate.Command, error) {
 	id := requestID(t, 0)
 	switch t.step() {
 	case fulfillmentevent.Step_STEP_RESERVE_STOCK:
 		return &inventoryv1.ReserveStockRequest{
 			RequestId: id, ProductId: t.ProductID, OrderId: t.OrderID, Quantity: t.Quantity,
 			ValidUntil: timestamppb.New(read.Add(attemptLife)),
-		}
+		}, nil
 	case fulfillmentevent.Step_STEP_RELEASE_STOCK:
-		return &inventoryv1.ReleaseReservationRequest{RequestId: id, ProductId: t.ProductID, OrderId: t.OrderID}
+		return &inventoryv1.ReleaseReservationRequest{RequestId: id, ProductId: t.ProductID, OrderId: t.OrderID}, nil
 	case fulfillmentevent.Step_STEP_AUTHORIZE_PAYMENT:
 		return &paymentv1.AuthorizePaymentRequest{
 			RequestId: id, OrderId: t.OrderID, CustomerId: t.CustomerID, Amount: t.amount(), PaymentMethod: t.PaymentMethod,
-		}
+		}, nil
 	case fulfillmentevent.Step_STEP_RECONCILE_PAYMENT:
-		return &paymentv1.ReconcilePaymentRequest{RequestId: id, OrderId: t.OrderID}
+		return &paymentv1.ReconcilePaymentRequest{RequestId: id, OrderId: t.OrderID}, nil
 	case fulfillmentevent.Step_STEP_VOID_PAYMENT:
-		return &paymentv1.VoidPaymentRequest{RequestId: id, OrderId: t.OrderID}
+		return &paymentv1.VoidPaymentRequest{RequestId: id, OrderId: t.OrderID}, nil
 	case fulfillmentevent.Step_STEP_CONFIRM_ORDER:
-		return &orderv1.ConfirmOrderRequest{RequestId: id, OrderId: t.OrderID}
+		return &orderv1.ConfirmOrderRequest{RequestId: id, OrderId: t.OrderID}, nil
 	case fulfillmentevent.Step_STEP_REJECT_ORDER:
-		return &orderv1.RejectOrderRequest{RequestId: id, OrderId: t.OrderID, Reason: typev1.RejectReason(t.RejectReason)}
+		return &orderv1.RejectOrderRequest{RequestId: id, OrderId: t.OrderID, Reason: typev1.RejectReason(t.RejectReason)}, nil
+	case fulfillmentevent.Step_STEP_MARK_CANCELLED:
+		return &orderv1.MarkCancelledRequest{RequestId: id, OrderId: t.OrderID}, nil
 	default:
-		return &orderv1.MarkCancelledRequest{RequestId: id, OrderId: t.OrderID}
+		return nil, fmt.Errorf("this build knows no step %q", t.Step)
 	}
 }
 
@@ -102,7 +108,10 @@ func (s steps) call(ctx context.Context, t task, req aggregate.Command) (answer,
 	switch req := req.(type) {
 	case *inventoryv1.ReserveStockRequest:
 		reply, err := s.inventory.ReserveStock(ctx, req)
-		return reserved(t, reply), err
+		if err != nil {
+			return answer{}, err
+		}
+		return reserved(t, reply)
 	case *inventoryv1.ReleaseReservationRequest:
 		_, err := s.inventory.ReleaseReservation(ctx, req)
 		return released(t), err
@@ -125,7 +134,7 @@ func (s steps) call(ctx context.Context, t task, req aggregate.Command) (answer,
 		_, err := s.orders.MarkCancelled(ctx, req)
 		return answer{}, err
 	default:
-		return answer{}, errors.New("no step " + t.Step)
+		return answer{}, fmt.Errorf("no service takes a %T", req)
 	}
 }
 
@@ -136,17 +145,20 @@ func known(s typev1.PaymentState, err error) error {
 	return err
 }
 
-func reserved(t task, reply *inventoryv1.ReserveStockResponse) answer {
-	if reply.GetOutcome() == inventoryv1.ReservationOutcome_RESERVATION_OUTCOME_REJECTED {
+func reserved(t task, reply *inventoryv1.ReserveStockResponse) (answer, error) {
+	switch reply.GetOutcome() {
+	case inventoryv1.ReservationOutcome_RESERVATION_OUTCOME_RESERVED:
+		return answer{"reserved", func(a *fulfillment.Answers) ([]proto.Message, error) {
+			return a.RecordReserved(fulfillment.RecordReserved{OrderID: t.OrderID, ProductID: t.ProductID, Quantity: t.Quantity})
+		}}, nil
+	case inventoryv1.ReservationOutcome_RESERVATION_OUTCOME_REJECTED:
 		return answer{"refused", func(a *fulfillment.Answers) ([]proto.Message, error) {
 			return a.RecordRefused(fulfillment.RecordRefused{
 				OrderID: t.OrderID, ProductID: t.ProductID, Requested: reply.GetRequested(), Available: reply.GetAvailable(),
 			})
-		}}
+		}}, nil
 	}
-	return answer{"reserved", func(a *fulfillment.Answers) ([]proto.Message, error) {
-		return a.RecordReserved(fulfillment.RecordReserved{OrderID: t.OrderID, ProductID: t.ProductID, Quantity: t.Quantity})
-	}}
+	return answer{}, errNoMeaning
 }
 
 func released(t task) answer {
