@@ -43,6 +43,35 @@ var codeOf = map[fault.Kind]codes.Code{
 	fault.Unimplemented:    codes.Unimplemented,
 }
 
+// plain is what an error of each kind means where only its code is known: what the transport says is not for clients to
+// read. What no transport says, and no service of ours without a reason, counts as a fault of ours.
+var plain = map[fault.Kind]struct {
+	reason  typev1.ErrorReason
+	message string
+}{
+	fault.Internal:         {typev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error"},
+	fault.Invalid:          {typev1.ErrorReason_ERROR_REASON_INVALID_FIELD, "the request is not a valid one"},
+	fault.NotFound:         {typev1.ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND, "there is no such service here"},
+	fault.Aborted:          {typev1.ErrorReason_ERROR_REASON_CONTENTION, "somebody else changed it at the same time; try again"},
+	fault.Exhausted:        {typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE, "the message is too large"},
+	fault.Unavailable:      {typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "a service that is needed can't be reached"},
+	fault.DeadlineExceeded: {typev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED, "the deadline has passed"},
+	fault.Cancelled:        {typev1.ErrorReason_ERROR_REASON_CANCELLED, "the call was cancelled"},
+	fault.Unimplemented:    {typev1.ErrorReason_ERROR_REASON_UNIMPLEMENTED, "there is no such method here"},
+}
+
+// of is a fault of a kind of which no more is known.
+func of(kind fault.Kind, cause error) *fault.Fault {
+	if _, ok := plain[kind]; !ok {
+		kind = fault.Internal
+	}
+	f := &fault.Fault{Kind: kind, Reason: plain[kind].reason, Message: plain[kind].message, Err: cause}
+	if kind == fault.Unavailable {
+		f.RetryAfter = retryAfter
+	}
+	return f
+}
+
 // toStatus turns an error into the status that a client gets: a fault's own words, or fixed ones, and never the text of
 // a driver, of the store or of another service.
 func toStatus(ctx context.Context, err error) *status.Status {
@@ -67,20 +96,32 @@ func toFault(ctx context.Context, err error) *fault.Fault {
 	case errors.Is(err, eventlog.ErrTooLarge):
 		return &fault.Fault{Kind: fault.Exhausted, Reason: typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE, Message: "what the request would store is too large", Err: err}
 	case errors.As(err, &conflict):
-		return &fault.Fault{Kind: fault.Aborted, Reason: typev1.ErrorReason_ERROR_REASON_CONTENTION, Message: "somebody else changed it at the same time; try again", Err: err}
+		return of(fault.Aborted, err)
 	case errors.Is(ctx.Err(), context.Canceled), errors.Is(err, context.Canceled):
-		return &fault.Fault{Kind: fault.Cancelled, Reason: typev1.ErrorReason_ERROR_REASON_CANCELLED, Message: "the call was cancelled", Err: err}
+		return of(fault.Cancelled, err)
 	case errors.Is(err, eventlog.ErrUnavailable):
 		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the event store can't be reached", err)
 	case postgresDown(err):
 		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the database can't be reached", err)
 	case errors.Is(err, context.DeadlineExceeded):
-		return &fault.Fault{Kind: fault.DeadlineExceeded, Reason: typev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED, Message: "the deadline has passed", Err: err}
+		return of(fault.DeadlineExceeded, err)
 	}
-	if _, ok := status.FromError(err); ok { // of grpc's own services, such as health
-		return fault.Of(fromStatus(err))
+	// Of grpc's own services, such as health. One deeper in the chain is about another call than this: of the event store,
+	// say. Those of our own services are faults by the time they arrive here.
+	if s, ok := err.(interface{ GRPCStatus() *status.Status }); ok {
+		return of(kindOf(s.GRPCStatus().Code()), err)
 	}
-	return &fault.Fault{Kind: fault.Internal, Reason: typev1.ErrorReason_ERROR_REASON_INTERNAL, Message: "internal error", Err: err}
+	return of(fault.Internal, err)
+}
+
+// kindOf is the inverse of codeOf; a code that has no kind is a fault of ours.
+func kindOf(c codes.Code) fault.Kind {
+	for kind, code := range codeOf {
+		if code == c {
+			return kind
+		}
+	}
+	return fault.Internal
 }
 
 // violations lists the fields that break a rule.
@@ -145,20 +186,19 @@ const allowedStep = "ALLOWED_STEP"
 
 // fromStatus turns the error of a call to another service back into a fault.
 func fromStatus(err error) error {
-	s, ok := status.FromError(err)
-	if !ok || s.Code() == codes.OK {
+	var peers interface{ GRPCStatus() *status.Status }
+	if !errors.As(err, &peers) || peers.GRPCStatus().Code() == codes.OK {
 		return err
 	}
-	f := &fault.Fault{Message: s.Message(), Err: err}
-	for kind, code := range codeOf {
-		if code == s.Code() {
-			f.Kind = kind
-		}
-	}
+	s := peers.GRPCStatus() // and not status.FromError, whose message has what the transport's retries wrapped around it
+	f := of(kindOf(s.Code()), err)
 	for _, d := range s.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:
-			f.Reason = typev1.ErrorReason(typev1.ErrorReason_value[reasonPrefix+d.GetReason()])
+			if d.GetDomain() == domain { // it is a service of ours that speaks
+				f.Kind, f.Message = kindOf(s.Code()), s.Message()
+				f.Reason = typev1.ErrorReason(typev1.ErrorReason_value[reasonPrefix+d.GetReason()])
+			}
 		case *errdetails.BadRequest:
 			for _, v := range d.GetFieldViolations() {
 				f.Fields = append(f.Fields, fault.Field{Path: v.GetField(), Description: v.GetDescription()})
@@ -173,28 +213,7 @@ func fromStatus(err error) error {
 			f.RetryAfter = d.GetRetryDelay().AsDuration()
 		}
 	}
-	if f.Reason == typev1.ErrorReason_ERROR_REASON_UNSPECIFIED {
-		unexplained(f)
-	}
 	return f
-}
-
-// unexplained gives a reason, and words fit for a client, to a status that the transport made.
-func unexplained(f *fault.Fault) {
-	switch f.Kind {
-	case fault.Unavailable:
-		f.Reason, f.Message, f.RetryAfter = typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "a service that is needed can't be reached", retryAfter
-	case fault.DeadlineExceeded:
-		f.Reason = typev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED
-	case fault.Cancelled:
-		f.Reason = typev1.ErrorReason_ERROR_REASON_CANCELLED
-	case fault.Unimplemented:
-		f.Reason = typev1.ErrorReason_ERROR_REASON_UNIMPLEMENTED
-	case fault.Exhausted:
-		f.Reason = typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE
-	case fault.Internal:
-		f.Reason, f.Message = typev1.ErrorReason_ERROR_REASON_INTERNAL, "internal error"
-	}
 }
 
 func reasonOf(s *status.Status) string {

@@ -43,6 +43,8 @@ const (
 	ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND ErrorReason = 12
 	// NOT_FOUND
 	ErrorReason_ERROR_REASON_REPORT_NOT_FOUND ErrorReason = 13
+	// NOT_FOUND: a health check of a service that this process does not serve.
+	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND ErrorReason = 14
 	// ALREADY_EXISTS
 	ErrorReason_ERROR_REASON_PRODUCT_EXISTS ErrorReason = 20
 	// ALREADY_EXISTS
@@ -97,6 +99,7 @@ var (
 		11: "ERROR_REASON_ORDER_NOT_FOUND",
 		12: "ERROR_REASON_PAYMENT_NOT_FOUND",
 		13: "ERROR_REASON_REPORT_NOT_FOUND",
+		14: "ERROR_REASON_SERVICE_NOT_FOUND",
 		20: "ERROR_REASON_PRODUCT_EXISTS",
 		21: "ERROR_REASON_ORDER_EXISTS",
 		30: "ERROR_REASON_PRODUCT_DISCONTINUED",
@@ -128,6 +131,7 @@ var (
 		"ERROR_REASON_ORDER_NOT_FOUND":        11,
 		"ERROR_REASON_PAYMENT_NOT_FOUND":      12,
 		"ERROR_REASON_REPORT_NOT_FOUND":       13,
+		"ERROR_REASON_SERVICE_NOT_FOUND":      14,
 		"ERROR_REASON_PRODUCT_EXISTS":         20,
 		"ERROR_REASON_ORDER_EXISTS":           21,
 		"ERROR_REASON_PRODUCT_DISCONTINUED":   30,
@@ -182,7 +186,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1*\xe5\a\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1*\x89\b\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12\"\n" +
@@ -193,7 +197,8 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x12 \n" +
 	"\x1cERROR_REASON_ORDER_NOT_FOUND\x10\v\x12\"\n" +
 	"\x1eERROR_REASON_PAYMENT_NOT_FOUND\x10\f\x12!\n" +
-	"\x1dERROR_REASON_REPORT_NOT_FOUND\x10\r\x12\x1f\n" +
+	"\x1dERROR_REASON_REPORT_NOT_FOUND\x10\r\x12\"\n" +
+	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x12\x1f\n" +
 	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x12\x1d\n" +
 	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x12%\n" +
 	"!ERROR_REASON_PRODUCT_DISCONTINUED\x10\x1e\x12#\n" +
