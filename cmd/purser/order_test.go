@@ -274,10 +274,10 @@ func TestOrders(t *testing.T) {
 
 // 200 orders of one piece meet a stock of 50.
 func TestStockIsNeverOversold(t *testing.T) {
-	c := newInstance(t).clients
-	product := c.stocked(t, 50)
-	ids := c.placeMany(t, t.Context(), product, 200)
-	c.wantSold(t, product, ids, 50)
+	i := newInstance(t)
+	product := i.stocked(t, 50)
+	ids := i.placeMany(t, t.Context(), product, 200)
+	i.wantSold(t, product, ids, 50)
 }
 
 // placeMany places orders of one piece, concurrently, and goes on until each was accepted.
@@ -308,35 +308,6 @@ func (c clients) placeMany(t *testing.T, ctx context.Context, product string, n 
 	}
 	wg.Wait()
 	return ids
-}
-
-// wantSold checks that of the orders as many are confirmed as there was stock, and the rest rejected.
-func (c clients) wantSold(t *testing.T, product string, ids []string, stock int) {
-	t.Helper()
-	counts := map[typev1.OrderState]int{}
-	eventually(t, 4*settle, func() error {
-		clear(counts)
-		for _, id := range ids {
-			o, err := c.get(t.Context(), id, "")
-			if err != nil {
-				return err
-			}
-			counts[o.GetState()]++
-		}
-		if counts[typev1.OrderState_ORDER_STATE_CONFIRMED]+counts[typev1.OrderState_ORDER_STATE_REJECTED] != len(ids) {
-			return fmt.Errorf("orders by state: %v", counts)
-		}
-		return nil
-	})
-	if counts[typev1.OrderState_ORDER_STATE_CONFIRMED] != stock {
-		t.Errorf("orders by state: %v, want %d confirmed", counts, stock)
-	}
-	eventually(t, settle, func() error {
-		if l := c.level(t, product); l.GetAvailable() != 0 || l.GetReserved() != int64(stock) {
-			return fmt.Errorf("stock %v", l)
-		}
-		return nil
-	})
 }
 
 // The whole process is killed again and again while orders are placed.
