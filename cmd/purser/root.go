@@ -26,7 +26,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().String("log-level", "info", "least level that is logged: debug, info, warn or error")
 	root.PersistentFlags().String("log-format", "text", "format of the log: text or json")
 	root.AddCommand(
-		devCommand(), demoCommand(), versionCommand(), healthCommand(), referenceCommand(),
+		devCommand(), demoCommand(), versionCommand(), healthCommand(), secretCommand(), referenceCommand(),
 		eventstoreCommand(), writeCommand(), inventoryCommand(), paymentCommand(), sagaCommand(), projectorCommand(), queryCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }

@@ -17,7 +17,6 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
-	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -54,7 +53,7 @@ var mirror = grpc.ServiceDesc{
 }
 
 // serve runs a server with the mirror and an order service that implements nothing.
-func serve(t *testing.T) (addr string) {
+func serveChecked(t *testing.T) (addr string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -72,16 +71,6 @@ func serve(t *testing.T) (addr string) {
 		}
 	})
 	return l.Addr().String()
-}
-
-func dial(t *testing.T, addr string) *grpc.ClientConn {
-	t.Helper()
-	conn, err := grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = conn.Close() })
-	return conn
 }
 
 // wantInvalid expects INVALID_ARGUMENT with a violation of one field, and of none where field is empty.
@@ -108,7 +97,7 @@ func wantInvalid(t *testing.T, err error, field string) {
 }
 
 func TestNULIsRefusedWhereverItIs(t *testing.T) {
-	conn := dial(t, serve(t))
+	conn := stranger(t, serveChecked(t))
 	orders := orderv1.NewOrderServiceClient(conn)
 	for field, change := range map[string]func(*orderv1.PlaceOrderRequest){
 		"":                           func(*orderv1.PlaceOrderRequest) {},
@@ -153,7 +142,7 @@ func TestNULIsRefusedWhereverItIs(t *testing.T) {
 
 // The usual client sends printable ASCII only; another need not.
 func TestRequestMetadataWithControlCharactersIsRefused(t *testing.T) {
-	addr := serve(t)
+	addr := serveChecked(t)
 	h2c := &http.Protocols{}
 	h2c.SetUnencryptedHTTP2(true)
 	transport := &http.Transport{Protocols: h2c}

@@ -53,14 +53,17 @@ func LoadOrCreate(file string) (*Secret, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return s, err
 	}
-	b := make([]byte, minKeyBytes)
-	if _, err := rand.Read(b); err != nil {
-		return nil, fmt.Errorf("make a secret: %w", err)
-	}
-	if err := writeOnce(file, keyID(b)+" "+base64.StdEncoding.EncodeToString(b)+"\n"); err != nil {
+	if err := writeOnce(file, NewKey()); err != nil {
 		return nil, fmt.Errorf("write the secret file: %w", err)
 	}
 	return Load(file)
+}
+
+// NewKey is the line of a new random key.
+func NewKey() string {
+	b := make([]byte, minKeyBytes)
+	_, _ = rand.Read(b) // never fails
+	return keyID(b) + " " + base64.StdEncoding.EncodeToString(b) + "\n"
 }
 
 // keyID names a key without giving it away.
