@@ -105,7 +105,7 @@ func appendError(err error, stream string, expected Revision) error {
 	}
 	switch {
 	case hasCode(err, esdb.ErrorCodeWrongExpectedVersion):
-		return backoff.Permanent(&ConflictError{Stream: stream, Expected: expected})
+		return backoff.Permanent(&ConflictError{Stream: stream, Expected: expected, Actual: actualRevision(text)})
 	case hasCode(err, esdb.ErrorCodeStreamDeleted):
 		return backoff.Permanent(fmt.Errorf("%w: %s", ErrDeleted, stream))
 	case grpcCode(err) == codes.InvalidArgument && strings.Contains(strings.ToLower(text), "size"):

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"sync"
 	"time"
 
@@ -47,8 +46,8 @@ func (p *pulse) read() (after Position, quiet time.Time) {
 }
 
 // watch calls stalled when the subscription has missed an event for as long as it may be silent, and returns then or when
-// ctx ends. It compares with the last event of the categories: the store's own events move the head of the log, too.
-func (l *Log) watch(ctx context.Context, categories []string, p *pulse, stalled func()) {
+// ctx ends. It compares with the last event that the filter lets through: the store's own events move the head of the log, too.
+func (l *Log) watch(ctx context.Context, filter Filter, p *pulse, stalled func()) {
 	ticker := time.NewTicker(l.silence)
 	defer ticker.Stop()
 	var suspect time.Time // the silence in which an event was missing at the last look
@@ -68,7 +67,7 @@ func (l *Log) watch(ctx context.Context, categories []string, p *pulse, stalled 
 			return
 		}
 		probe, cancel := context.WithTimeout(ctx, l.silence)
-		missed, err := l.anyAfter(probe, categories, after)
+		missed, err := l.anyAfter(probe, filter, after)
 		cancel()
 		if err == nil && missed { // an error is that of an outage, which ends the subscription by itself
 			suspect = quiet
@@ -76,9 +75,9 @@ func (l *Log) watch(ctx context.Context, categories []string, p *pulse, stalled 
 	}
 }
 
-// anyAfter tells whether the log has an event of the categories after a position. Where that takes too long to find out,
+// anyAfter tells whether the log has an event that the filter lets through after a position. Where that takes too long to find out,
 // it says yes.
-func (l *Log) anyAfter(ctx context.Context, categories []string, after Position) (bool, error) {
+func (l *Log) anyAfter(ctx context.Context, filter Filter, after Position) (bool, error) {
 	return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) (bool, error) {
 		s, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, maxProbed)
 		if err != nil {
@@ -97,7 +96,7 @@ func (l *Log) anyAfter(ctx context.Context, categories []string, after Position)
 			if Position(o.Position.Commit) <= after {
 				return false, nil
 			}
-			if category, _, _ := SplitStream(o.StreamID); slices.Contains(categories, category) {
+			if filter.matches(o.StreamID) {
 				return true, nil
 			}
 		}

@@ -40,11 +40,15 @@ func (e deliverError) Unwrap() error { return e.error }
 // with those that are appended later. A subscription that ends is taken up again where it ended, after it was said that it
 // was interrupted. Subscribe returns only when ctx ends, with ctx's error, or when deliver fails, with deliver's.
 func (l *Log) Subscribe(ctx context.Context, categories []string, after Position, deliver func(context.Context, Delivery) error) error {
+	return l.subscribe(ctx, ofCategories(categories), after, deliver)
+}
+
+func (l *Log) subscribe(ctx context.Context, filter Filter, after Position, deliver func(context.Context, Delivery) error) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval, pause.RandomizationFactor = firstPause, maxPause, 0.5
 	for {
 		before := after
-		err := l.subscribeOnce(ctx, categories, &after, deliver)
+		err := l.subscribeOnce(ctx, filter, &after, deliver)
 		var d deliverError
 		switch {
 		case errors.As(err, &d):
@@ -68,7 +72,7 @@ func (l *Log) Subscribe(ctx context.Context, categories []string, after Position
 }
 
 // subscribeOnce delivers until the subscription is dropped, and moves after on with each delivery.
-func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Position, deliver func(context.Context, Delivery) error) error {
+func (l *Log) subscribeOnce(ctx context.Context, filter Filter, after *Position, deliver func(context.Context, Delivery) error) error {
 	// The subscription ends with a context of its own: Recv has none, and one that has stalled is given up.
 	subCtx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -81,7 +85,7 @@ func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Pos
 	}
 	defer l.store.release(lease)
 	sub, err := callOn(subCtx, l.store, lease, func(ctx context.Context, c *esdb.Client) (*esdb.Subscription, error) {
-		return c.SubscribeToAll(ctx, allOptions(categories, *after))
+		return c.SubscribeToAll(ctx, allOptions(filter, *after))
 	})
 	if err != nil {
 		return fmt.Errorf("subscribe: %w", err)
@@ -91,7 +95,7 @@ func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Pos
 	var p pulse
 	p.waits(*after)
 	var watching sync.WaitGroup
-	watching.Go(func() { l.watch(subCtx, categories, &p, cancel) })
+	watching.Go(func() { l.watch(subCtx, filter, &p, cancel) })
 	defer watching.Wait()
 	defer cancel()
 	for {
@@ -114,11 +118,8 @@ func (l *Log) subscribeOnce(ctx context.Context, categories []string, after *Pos
 	}
 }
 
-func allOptions(categories []string, after Position) esdb.SubscribeToAllOptions {
-	filter := &esdb.SubscriptionFilter{Type: esdb.StreamFilterType}
-	for _, c := range categories {
-		filter.Prefixes = append(filter.Prefixes, StreamName(c, ""))
-	}
+func allOptions(f Filter, after Position) esdb.SubscribeToAllOptions {
+	filter := &esdb.SubscriptionFilter{Type: esdb.StreamFilterType, Prefixes: f.Prefixes, Regex: f.Regexp}
 	o := esdb.SubscribeToAllOptions{From: esdb.Start{}, Filter: filter, MaxSearchWindow: searchWindow, CheckpointInterval: 1}
 	if after > 0 {
 		o.From = esdb.Position{Commit: uint64(after), Prepare: uint64(after)}
