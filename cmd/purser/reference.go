@@ -29,17 +29,25 @@ func writeReference(w io.Writer, root *cobra.Command) error {
 		"A variable that begins with `" + envPrefix + "` and sets nothing is a warning in the log.\n\n## All commands\n\n")
 	writeFlags(&b, root.PersistentFlags())
 	for _, c := range root.Commands() {
-		if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
-			continue
-		}
-		fmt.Fprintf(&b, "\n## %s\n\n%s.\n", c.UseLine(), c.Short)
-		if c.LocalNonPersistentFlags().HasAvailableFlags() {
-			b.WriteString("\n")
-			writeFlags(&b, c.LocalNonPersistentFlags())
-		}
+		describe(&b, c)
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// describe tells of a command and those below it.
+func describe(b *strings.Builder, c *cobra.Command) {
+	if c.Hidden || c.Name() == "help" || c.Name() == "completion" {
+		return
+	}
+	fmt.Fprintf(b, "\n## %s\n\n%s.\n", c.UseLine(), c.Short)
+	if c.LocalNonPersistentFlags().HasAvailableFlags() {
+		b.WriteString("\n")
+		writeFlags(b, c.LocalNonPersistentFlags())
+	}
+	for _, sub := range c.Commands() {
+		describe(b, sub)
+	}
 }
 
 func writeFlags(b *strings.Builder, flags *pflag.FlagSet) {

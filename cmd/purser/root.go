@@ -28,6 +28,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		devCommand(), demoCommand(), versionCommand(), healthCommand(), secretCommand(), referenceCommand(),
 		eventstoreCommand(), writeCommand(), inventoryCommand(), paymentCommand(), sagaCommand(), projectorCommand(), queryCommand(),
+		streamCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
 	return root

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/schollz/progressbar/v3"
+	"github.com/spf13/cobra"
+
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventschema"
+)
+
+// storeTimeout bounds how long a tool waits for the event store to answer for the first time.
+const storeTimeout = 10 * time.Second
+
+func streamCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "stream",
+		Short: "Look at the event log and copy parts of it; works on any EventStoreDB",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(streamLsCommand(), streamShowCommand(), streamTailCommand(), streamExportCommand(), streamImportCommand())
+	return cmd
+}
+
+// streamTool is what the commands on streams share.
+type streamTool struct {
+	serviceFlags
+	schema *eventschema.Registry
+}
+
+// run opens the log that the flags name, and passes it on once it has answered.
+func (t *streamTool) run(cmd *cobra.Command, f func(ctx context.Context, l *eventlog.Log) error) error {
+	logger, err := newLogger(cmd)
+	if err != nil {
+		return err
+	}
+	t.schema = eventschema.New()
+	l, err := openLog(cmd.Context(), t.eventstoreURL, t.schema, logger)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return f(cmd.Context(), l)
+}
+
+func openLog(ctx context.Context, url string, schema eventlog.Schema, logger *slog.Logger) (*eventlog.Log, error) {
+	l, err := eventlog.Open(url, schema, logger, nil)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, storeTimeout)
+	defer cancel()
+	if _, err := l.Head(ctx); err != nil {
+		l.Close()
+		if errors.Is(err, eventlog.ErrUnavailable) {
+			return nil, fmt.Errorf("--eventstore-url: no answer within %s: %w", storeTimeout, err)
+		}
+		return nil, fmt.Errorf("--eventstore-url: %w", err)
+	}
+	return l, nil
+}
+
+// newBar shows progress on a terminal, where it is in nobody's way; max is -1 where it is not known.
+func newBar(cmd *cobra.Command, max int64, what string, options ...progressbar.Option) *progressbar.ProgressBar {
+	visible := isTerminal(cmd.ErrOrStderr())
+	return progressbar.NewOptions64(max, append(options,
+		progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetVisibility(visible), progressbar.OptionSetDescription(what),
+		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())...)
+}
+
+// walk visits the events of the whole log that are wanted, and shows how far it is.
+func walk(ctx context.Context, cmd *cobra.Command, l *eventlog.Log, visit func(eventlog.Recorded) error) error {
+	head, err := l.Head(ctx)
+	if err != nil {
+		return err
+	}
+	bar := newBar(cmd, int64(head), cmd.Name())
+	defer bar.Close()
+	for e, err := range l.All(ctx) {
+		if err != nil {
+			return err
+		}
+		if err := visit(e); err != nil {
+			return err
+		}
+		_ = bar.Set64(min(int64(e.Position), int64(head)))
+	}
+	return nil
+}
+
+// interrupted replaces the error of a command that Ctrl-C has ended before its work was done: without an error, a script
+// would take the work for done.
+func interrupted(ctx context.Context, err error, hint string) error {
+	if err != nil && ctx.Err() != nil {
+		return errors.New("interrupted: " + hint)
+	}
+	return err
+}
+
+// plural is a count with its noun.
+func plural[N int | int64](n N, noun string) string {
+	if n == 1 {
+		return fmt.Sprintf("%d %s", n, noun)
+	}
+	return fmt.Sprintf("%d %ss", n, noun)
+}
+
+// note tells the operator something beside a command's output.
+func note(w io.Writer, format string, args ...any) { fmt.Fprintf(w, "note: "+format+"\n", args...) }
