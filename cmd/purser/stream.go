@@ -60,7 +60,7 @@ func openLog(ctx context.Context, url string, schema eventlog.Schema, logger *sl
 	if _, err := l.Head(ctx); err != nil {
 		l.Close()
 		if errors.Is(err, eventlog.ErrUnavailable) {
-			return nil, fmt.Errorf("--eventstore-url: no answer within %s: %w", storeTimeout, err)
+			return nil, fmt.Errorf("--eventstore-url: no answer within %s (--log-level debug shows why): %w", storeTimeout, err)
 		}
 		return nil, fmt.Errorf("--eventstore-url: %w", err)
 	}
