@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -323,7 +324,12 @@ func TestStreamsThatCannotBeImportedAreToldAndLeftOut(t *testing.T) {
 }
 
 func TestAStoreThatDoesNotAnswerIsToldWithoutThePassword(t *testing.T) {
-	s := &streamStore{t: t, url: "esdb://admin:s3cret@127.0.0.1:1?tls=false"}
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nobody.Close()
+	s := &streamStore{t: t, url: "esdb://admin:s3cret@" + nobody.Addr().String() + "?tls=false"}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
 	_, told, err := s.try(ctx, nil, "ls")

@@ -131,6 +131,7 @@ func TestMalformedEventsAreRefusedWithoutQuotingThem(t *testing.T) {
 		{`"a-1"`, `""`}, {`"revision":0,`, ``}, {`"revision":0`, `"revision":-1`}, {`"id":"6a4c6e5e-55e9-4a0c-8a38-6ad2c8f1a001",`, ``},
 		{`"T"`, `""`}, {`"application/json"`, `"text/plain"`}, {`"data"`, `"daten"`}, {`"data":`, `"dataBase64":"AA==","data":`},
 		{`"data":{"name":"Ada"}`, `"data":{"name":"Ada"},"metadata":{},"metadataBase64":"AA=="`}, {`"Ada"}}`, `"Ada"}} {}`}, {`:{"name":"Ada"}`, `Base64:"Ada"`}, {good, ""},
+		{"2026-01-02T03:04:05Z", "9999-12-31T23:59:59-01:00"},
 	} {
 		broken := strings.Replace(good, change[0], change[1], 1)
 		_, err := readAll(broken+"\n{}\n", true)
@@ -160,6 +161,28 @@ func TestStreamsThatCannotBeImportedAreFound(t *testing.T) {
 			t.Errorf("%s fits: %t", stream, !fits)
 		}
 	}
+}
+
+// Whatever a file holds, it is read or refused; and what is read is written so that it reads the same.
+func FuzzReader(f *testing.F) {
+	f.Add(write(f, event("a-1", 0, `{"a":1}`), event("a-1", 1, "\x00")))
+	f.Add(`{"trailer":{"events":0}}`)
+	f.Add(`{"stream":"a","revision":0,"id":"6a4c6e5e-55e9-4a0c-8a38-6ad2c8f1a001","type":"T","contentType":"application/json","data":null}`)
+	f.Fuzz(func(t *testing.T, file string) {
+		events, err := readAll(file, true)
+		if err != nil {
+			return
+		}
+		again, err := readAll(write(t, events...), false)
+		if err != nil || len(again) != len(events) {
+			t.Fatalf("%d events became %d, %v", len(events), len(again), err)
+		}
+		for i, e := range events {
+			if !same(e, again[i]) {
+				t.Errorf("%+v became %+v", e, again[i])
+			}
+		}
+	})
 }
 
 func BenchmarkWrite(b *testing.B) {

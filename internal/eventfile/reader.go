@@ -90,6 +90,8 @@ func parse(text []byte) (line, error) {
 		return l, errors.New("an event needs an id")
 	case l.ContentType != contentTypeJSON && l.ContentType != contentTypeBinary:
 		return l, fmt.Errorf("an event store has no content type %q", l.ContentType)
+	case l.Created.UTC().Year() < 0 || l.Created.UTC().Year() > 9999:
+		return l, errors.New("an event was created in the years 0 to 9999")
 	case l.Data != nil && l.DataBase64 != nil, l.Metadata != nil && l.MetadataBase64 != nil:
 		return l, errors.New("an event has its data and its metadata once")
 	}

@@ -76,6 +76,7 @@ func (l *Log) appendRaw(ctx context.Context, stream string, expected Revision, d
 	if expected != NoStream {
 		opts.ExpectedRevision = esdb.Revision(uint64(expected))
 	}
+	definite := false
 	a, err := backoff.Retry(ctx, func() (Appended, error) {
 		attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 		defer cancel()
@@ -85,19 +86,19 @@ func (l *Log) appendRaw(ctx context.Context, stream string, expected Revision, d
 		if err == nil {
 			return Appended{Revision: expected + Revision(len(data)), Position: Position(w.CommitPosition)}, nil
 		}
-		return Appended{}, appendError(err, stream, expected)
+		if err, definite = appendError(err, stream, expected); definite {
+			err = backoff.Permanent(err)
+		}
+		return Appended{}, err
 	}, pauses(), backoff.WithMaxElapsedTime(0))
-	if permanent := (*backoff.PermanentError)(nil); errors.As(err, &permanent) {
-		return a, permanent.Err
-	}
-	if err != nil && !isTyped(err) {
+	if err != nil && !definite {
 		return a, fmt.Errorf("append to %s: %w: %w", stream, ErrUnavailable, err)
 	}
 	return a, err
 }
 
 // appendError tells the definite answers, which end the attempts, from those that leave the outcome open.
-func appendError(err error, stream string, expected Revision) error {
+func appendError(err error, stream string, expected Revision) (_ error, definite bool) {
 	var e *esdb.Error
 	text := ""
 	if errors.As(err, &e) && e.Err() != nil {
@@ -105,20 +106,15 @@ func appendError(err error, stream string, expected Revision) error {
 	}
 	switch {
 	case hasCode(err, esdb.ErrorCodeWrongExpectedVersion):
-		return backoff.Permanent(&ConflictError{Stream: stream, Expected: expected, Actual: actualRevision(text)})
+		return &ConflictError{Stream: stream, Expected: expected, Actual: actualRevision(text)}, true
 	case hasCode(err, esdb.ErrorCodeStreamDeleted):
-		return backoff.Permanent(fmt.Errorf("%w: %s", ErrDeleted, stream))
+		return fmt.Errorf("%w: %s", ErrDeleted, stream), true
 	case grpcCode(err) == codes.InvalidArgument && strings.Contains(strings.ToLower(text), "size"):
-		return backoff.Permanent(fmt.Errorf("%w: %s: %w", ErrTooLarge, stream, err))
+		return fmt.Errorf("%w: %s: %w", ErrTooLarge, stream, err), true
 	case grpcCode(err) == codes.InvalidArgument, hasCode(err, esdb.ErrorCodeAccessDenied), hasCode(err, esdb.ErrorCodeUnauthenticated):
-		return backoff.Permanent(fmt.Errorf("append to %s: %w", stream, err))
+		return fmt.Errorf("append to %s: %w", stream, err), true
 	}
-	return err
-}
-
-func isTyped(err error) bool {
-	var conflict *ConflictError
-	return errors.As(err, &conflict) || errors.Is(err, ErrTooLarge) || errors.Is(err, ErrDeleted) || errors.Is(err, ErrUnavailable)
+	return err, false
 }
 
 // pauses are the waits between attempts: exponential, with jitter, up to a cap.
