@@ -28,7 +28,12 @@ func streamTailCommand() *cobra.Command {
 					return err
 				}
 				p.out, p.schema = cmd.OutOrStdout(), t.schema
+				away := false
 				return l.Follow(ctx, streamFilter(filter, system), after, func(_ context.Context, d eventlog.Delivery) error {
+					if d.Interrupted != nil && !away {
+						note(cmd.ErrOrStderr(), "the event store is away, and is waited for: %v", d.Interrupted)
+					}
+					away = d.Interrupted != nil
 					if d.Event == nil || !system && eventlog.IsSystem(d.Event.Stream) {
 						return nil
 					}

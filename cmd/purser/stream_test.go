@@ -200,10 +200,11 @@ func TestTailFollowsTheLog(t *testing.T) {
 	s.append("order-2", eventlog.NoStream, foreign("A", "{}"))
 
 	ctx, cancel := context.WithCancel(t.Context())
-	out := &lockedBuffer{}
+	out, told := &lockedBuffer{}, &lockedBuffer{}
 	root := rootCommand()
 	root.SetArgs([]string{"stream", "tail", "--json", "--filter", "/^(order|payment)-1$/", "--from", "start", "--eventstore-url", s.url})
 	root.SetOut(out)
+	root.SetErr(told)
 	ended := make(chan error, 1)
 	go func() { ended <- root.ExecuteContext(ctx) }()
 	shows := func(want string) {
@@ -229,6 +230,9 @@ func TestTailFollowsTheLog(t *testing.T) {
 	s.append("order-2", 0, foreign("A", "{}"))
 	s.append("payment-1", eventlog.NoStream, foreign("A", "{}"))
 	shows("order-1@0 payment-1@0 ")
+	if !strings.Contains(told.String(), "is away") {
+		t.Errorf("the outage was not told: %s", told)
+	}
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Error(err)

@@ -46,7 +46,8 @@ func (p *pulse) read() (after Position, quiet time.Time) {
 }
 
 // watch calls stalled when the subscription has missed an event for as long as it may be silent, and returns then or when
-// ctx ends. It compares with the last event that the filter lets through: the store's own events move the head of the log, too.
+// ctx ends. It compares with the last event that the filter lets through: the store's own events move the head of the log,
+// too.
 func (l *Log) watch(ctx context.Context, filter Filter, p *pulse, stalled func()) {
 	ticker := time.NewTicker(l.silence)
 	defer ticker.Stop()
@@ -75,8 +76,8 @@ func (l *Log) watch(ctx context.Context, filter Filter, p *pulse, stalled func()
 	}
 }
 
-// anyAfter tells whether the log has an event that the filter lets through after a position. Where that takes too long to find out,
-// it says yes.
+// anyAfter tells whether the log has an event that the filter lets through after a position. Where that takes too long to
+// find out, it says yes.
 func (l *Log) anyAfter(ctx context.Context, filter Filter, after Position) (bool, error) {
 	return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) (bool, error) {
 		s, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Backwards, From: esdb.End{}}, maxProbed)
