@@ -24,6 +24,9 @@ const (
 var (
 	formatKey = []byte{'v'}
 	eventEnd  = []byte{eventPrefix + 1}
+
+	// keyPrefixes are the first bytes of all the keys above; Verify reports any other.
+	keyPrefixes = []byte{eventPrefix, headPrefix, indexPrefix, formatKey[0]}
 )
 
 func eventKey(p Position) []byte {

@@ -83,8 +83,11 @@ type Commit struct {
 
 // Store is an open data directory. Its methods may be called by many goroutines at once.
 type Store struct {
+	dir    string
+	files  vfs.FS
 	db     *pebble.DB
 	lock   *pebble.Lock
+	marker marker
 	synced atomic.Uint64
 	queue  chan *request
 	watch  watchers
@@ -94,7 +97,9 @@ type Store struct {
 	stopOnce sync.Once
 }
 
-// Open opens the store in dir, and makes one where there is none. The directory belongs to one process at a time.
+// Open opens the store in dir, and makes one where there is none. The directory belongs to one process at a time. One that
+// lacks what was acknowledged, or whose files are damaged, is refused and left as it is; damage inside a table that a start
+// doesn't read is found when it is read, or by Verify. An error is one sentence for the operator.
 // onCommit, if not nil, is called after every batch, on the writer's goroutine.
 func Open(dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
 	return open(vfs.Default, dir, log, onCommit)
@@ -105,20 +110,17 @@ func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*S
 	if err != nil {
 		return nil, err
 	}
-	db, err := pebble.Open(dir, options(files, log, lock))
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the event store in %s: %w", dir, err), lock.Close())
-	}
 	s := &Store{
-		db:      db,
+		dir:     dir,
+		files:   files,
 		lock:    lock,
 		queue:   make(chan *request, queueLength),
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
-	head, err := s.prepare()
+	head, err := s.load(log)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the event store in %s: %w", dir, err), db.Close(), lock.Close())
+		return nil, errors.Join(err, lock.Close())
 	}
 	// Pebble syncs all that it recovers before it opens, so whatever is there is safe.
 	s.synced.Store(uint64(head))
@@ -128,6 +130,24 @@ func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*S
 		w.run()
 	}()
 	return s, nil
+}
+
+// load opens the log after a look at what there is, and finds the last event.
+func (s *Store) load(log *slog.Logger) (head Position, err error) {
+	if err := inspect(s.files, s.dir, log, s.lock); err != nil {
+		return 0, err
+	}
+	if s.db, err = pebble.Open(s.dir, options(s.files, log, s.lock)); err != nil {
+		return 0, openError(s.dir, err)
+	}
+	head, err = s.prepare()
+	if err == nil {
+		s.marker, err = openMarker(s.files, s.dir, head)
+	}
+	if err != nil {
+		return 0, errors.Join(fmt.Errorf("open the event store in %s: %w", s.dir, err), s.db.Close())
+	}
+	return head, nil
 }
 
 func lockDir(files vfs.FS, dir string) (*pebble.Lock, error) {
@@ -147,7 +167,11 @@ func lockDir(files vfs.FS, dir string) (*pebble.Lock, error) {
 
 func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
-		CacheSize:          cacheBytes,
+		CacheSize: cacheBytes,
+		// The read or the start that finds it fails; what is not damaged can still be read.
+		EventListener: &pebble.EventListener{DataCorruption: func(found pebble.DataCorruptionInfo) {
+			log.Error("the event store is damaged; restore a backup", "file", found.Path, "error", oneLine{found.Details})
+		}},
 		FS:                 files,
 		FormatMajorVersion: pebble.FormatNewest,
 		Lock:               lock,
@@ -164,29 +188,23 @@ func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options 
 
 // prepare checks or writes the format version and finds the last event.
 func (s *Store) prepare() (Position, error) {
-	v, closer, err := s.db.Get(formatKey)
-	switch {
-	case errors.Is(err, pebble.ErrNotFound):
+	err := s.checkFormat()
+	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, s.db.Set(formatKey, strconv.AppendInt(nil, formatVersion, 10), pebble.Sync)
-	case err != nil:
-		return 0, err
 	}
-	format := string(v)
-	if err := closer.Close(); err != nil {
-		return 0, err
-	}
-	if format != strconv.Itoa(formatVersion) {
-		return 0, fmt.Errorf("it has format %s, but this program knows only format %d", format, formatVersion)
-	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: eventKey(0), UpperBound: eventEnd})
 	if err != nil {
 		return 0, err
 	}
-	var head Position
-	if it.Last() {
-		head = eventPosition(it.Key())
-	}
-	return head, it.Close()
+	return lastPosition(s.db)
+}
+
+func (s *Store) checkFormat() error {
+	return s.get(formatKey, func(v []byte) error {
+		if string(v) != strconv.Itoa(formatVersion) {
+			return fmt.Errorf("it has format %s, but this program knows only format %d", v, formatVersion)
+		}
+		return nil
+	})
 }
 
 // Head is the position of the last event that may be read, or 0.
@@ -197,7 +215,11 @@ func (s *Store) Head() Position { return Position(s.synced.Load()) }
 func (s *Store) Close() error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	<-s.stopped
-	return errors.Join(s.db.Close(), s.lock.Close())
+	err := s.db.Close()
+	if err == nil {
+		err = s.marker.setClosed(s.Head())
+	}
+	return errors.Join(err, s.marker.file.Close(), s.lock.Close())
 }
 
 // pebbleLogger passes on what goes wrong; the rest of what Pebble says is of no use to an operator.

@@ -240,17 +240,18 @@ func TestNothingIsSeenBeforeItIsSynced(t *testing.T) {
 	blocking = true
 	armed.Unlock()
 	answers := make(chan answer, 4)
-	appendTwice := func(expected Expected, events []Proposed) { // the second is a repeat
-		for range 2 {
-			go func() {
-				written, err := s.Append(context.Background(), "a", expected, events)
-				answers <- answer{written, err}
-			}()
-		}
+	begin := func(expected Expected, events []Proposed) {
+		go func() {
+			written, err := s.Append(context.Background(), "a", expected, events)
+			answers <- answer{written, err}
+		}()
 	}
-	appendTwice(0, proposal(2))
+	first, second := proposal(2), proposal(1)
+	begin(0, first)
 	await(t, syncing)
-	appendTwice(2, proposal(1)) // both wait for the next batch, where the repeat follows what it repeats
+	begin(0, first) // a repeat of what is being synced
+	begin(2, second)
+	begin(2, second) // both wait for the next batch, where the repeat follows what it repeats
 	eventually(t, "three appends wait", func() bool { return len(s.queue) == 3 })
 	published := func() bool {
 		_, closer, err := s.db.Get(eventKey(3))

@@ -151,7 +151,11 @@ func (w *writer) commit() {
 		w.seal(b)
 		c.Bytes = b.Len()
 		begun := time.Now()
-		if err := b.Commit(pebble.Sync); err != nil {
+		err := b.Commit(pebble.Sync)
+		if err == nil {
+			err = w.store.marker.set(b.last)
+		}
+		if err != nil {
 			w.failed = fmt.Errorf("write to the event store: %w", err)
 		} else {
 			w.store.synced.Store(uint64(b.last))
