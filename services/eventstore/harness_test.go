@@ -29,6 +29,9 @@ var conformanceURL = os.Getenv(urlVariable)
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
+	if dir := os.Getenv(asServer); dir != "" {
+		return serveUntilEOF(dir)
+	}
 	if conformanceURL != "" {
 		return m.Run()
 	}
@@ -95,17 +98,21 @@ func (r *running) url() string { return "esdb://" + r.Addr() + "?tls=false" }
 
 func connect(t testing.TB, url string) *esdb.Client {
 	t.Helper()
-	cfg, err := esdb.ParseConnectionString(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg.Logger = esdb.NoopLogging()
-	c, err := esdb.NewClient(cfg)
+	c, err := newClient(url)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
 	return c
+}
+
+func newClient(url string) (*esdb.Client, error) {
+	cfg, err := esdb.ParseConnectionString(url)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Logger = esdb.NoopLogging()
+	return esdb.NewClient(cfg)
 }
 
 func conformanceClient(t *testing.T) *esdb.Client { return connect(t, conformanceURL) }
