@@ -29,7 +29,8 @@ func eventstoreCommand() *cobra.Command {
 	}
 	cmd.Flags().StringVar(&dir, "data-dir", defaultDataDir, "directory that holds everything the process keeps")
 	cmd.Flags().StringVar(&f.listen, "listen", loopback, "host or address to listen on; there is no authentication, so think before you open it")
-	cmd.Flags().IntVar(&f.ports.grpc, "port", eventstorePorts.grpc, "port of gRPC, /health/live and /metrics")
+	cmd.Flags().IntVar(&f.ports.grpc, "port", eventstorePorts.grpc, "port of gRPC, /health/live, /metrics and /backup")
+	cmd.AddCommand(eventstoreVerifyCommand(), eventstoreBackupCommand())
 	return cmd
 }
 

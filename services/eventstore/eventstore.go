@@ -8,7 +8,7 @@
 // How: storage/ is the log on disk and decides appends. A read walks the log page by page and sends each page already
 // encoded (cursor.go, wire.go). A subscription is such a read that, at the end, waits for the log to grow (subscribe.go):
 // what it sends is always read from the log, so there is no queue that could overflow and no hand-over from history to
-// live that could lose or repeat an event. gRPC and HTTP (/health/live, /metrics) share one port (port.go).
+// live that could lose or repeat an event. gRPC and HTTP (/health/live, /metrics, /backup) share one port (port.go).
 package eventstore
 
 import (
@@ -115,6 +115,7 @@ func (s *Server) routes(reg prometheus.Registerer) http.Handler {
 			w.WriteHeader(http.StatusNoContent)
 		}
 	})
+	mux.HandleFunc("GET "+BackupPath, s.serveBackup)
 	if g, ok := reg.(prometheus.Gatherer); ok {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
 	}

@@ -91,6 +91,7 @@ type Store struct {
 	synced atomic.Uint64
 	queue  chan *request
 	watch  watchers
+	backup sync.Mutex // held while a backup is taken
 
 	stop     chan struct{}
 	stopped  chan struct{}
@@ -136,6 +137,9 @@ func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*S
 func (s *Store) load(log *slog.Logger) (head Position, err error) {
 	if err := inspect(s.files, s.dir, log, s.lock); err != nil {
 		return 0, err
+	}
+	if err := s.files.RemoveAll(s.files.PathJoin(s.dir, checkpointName)); err != nil {
+		return 0, fmt.Errorf("remove what a backup left: %w", err)
 	}
 	if s.db, err = pebble.Open(s.dir, options(s.files, log, s.lock)); err != nil {
 		return 0, openError(s.dir, err)
@@ -210,11 +214,12 @@ func (s *Store) checkFormat() error {
 // Head is the position of the last event that may be read, or 0.
 func (s *Store) Head() Position { return Position(s.synced.Load()) }
 
-// Close waits for the batch being written, refuses the appends that wait and releases the directory. No read may be in
-// progress or follow.
+// Close waits for the batch and the backup being written, refuses the appends that wait and releases the directory. No
+// read may be in progress or follow.
 func (s *Store) Close() error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	<-s.stopped
+	s.backup.Lock() // for good: none may begin, and the last one has removed its files
 	err := s.db.Close()
 	if err == nil {
 		err = s.marker.setClosed(s.Head())
