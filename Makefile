@@ -4,8 +4,9 @@ PROTOVALIDATE := github.com/bufbuild/protovalidate@v1.2.2
 VERSION       := $(shell git describe --tags --always --dirty 2>/dev/null)
 BUF           := go tool buf
 STATICCHECK   := go tool staticcheck
+FUZZTIME      := 10s
 
-.PHONY: run test lint build tools postgres docs clean
+.PHONY: run test fuzz lint build tools postgres docs clean
 .PHONY: proto proto-deps proto-lint proto-breaking proto-fresh proto-baseline
 
 ## run: everything in one process, on an embedded event store and a private Postgres
@@ -15,6 +16,13 @@ run: postgres build
 ## test: every test there is
 test: postgres proto-deps
 	go test -race -timeout 15m ./...
+	$(MAKE) fuzz
+
+## fuzz: hostile input for the event store, a short while each; FUZZTIME=10m for longer
+fuzz:
+	@for target in .:FuzzAppend .:FuzzRead storage:FuzzRecord storage:FuzzReceiveBackup; do \
+		go test -run '^$$' -fuzz "^$${target#*:}$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s ./services/eventstore/$${target%:*} || exit 1; \
+	done
 
 ## lint: every static check there is
 lint: proto-lint proto-breaking proto-fresh

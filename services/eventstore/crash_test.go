@@ -18,7 +18,7 @@ import (
 )
 
 const (
-	crashRounds     = 5
+	crashRounds     = 4
 	crashSoakRounds = 60
 	ownWriters      = 8 // each alone on its stream
 	sharedWriters   = 4 // all on one stream
@@ -96,7 +96,7 @@ func TestKill(t *testing.T) {
 
 // load runs the writers and kills the server in the middle of it.
 func (c *crashTest) load(p *serverProcess) {
-	enough := int64(100 + c.rng.IntN(1500))
+	enough := int64(100 + c.rng.IntN(1000))
 	var acknowledged atomic.Int64
 	reached := make(chan struct{})
 	var once sync.Once
