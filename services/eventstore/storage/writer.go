@@ -153,7 +153,7 @@ func (w *writer) commit() {
 		begun := time.Now()
 		err := b.Commit(pebble.Sync)
 		if err == nil {
-			err = w.store.marker.set(b.last)
+			err = w.store.marker.set(w.next - 1)
 		}
 		if err != nil {
 			w.failed = fmt.Errorf("write to the event store: %w", err)
