@@ -64,9 +64,6 @@ func verifyStore(out, progress io.Writer, log *slog.Logger, dir string) error {
 func printReport(out io.Writer, r *storage.Report, took time.Duration) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "streams\t%d\n", r.Streams)
-	if r.Emptied > 0 {
-		fmt.Fprintf(w, "streams without events left\t%d\n", r.Emptied)
-	}
 	fmt.Fprintf(w, "events\t%d\n", r.Events)
 	fmt.Fprintf(w, "bytes of events\t%d\n", r.Bytes)
 	fmt.Fprintf(w, "head position\t%d\n", r.Head)

@@ -24,9 +24,6 @@ const (
 var (
 	formatKey = []byte{'v'}
 	eventEnd  = []byte{eventPrefix + 1}
-
-	// keyPrefixes are the first bytes of all the keys above; Verify reports any other.
-	keyPrefixes = []byte{eventPrefix, headPrefix, indexPrefix, formatKey[0]}
 )
 
 func eventKey(p Position) []byte {
@@ -51,6 +48,9 @@ func indexEnd(stream string) []byte { return indexKey(stream, math.MinInt64) }
 func indexRevision(key []byte) Revision {
 	return Revision(binary.BigEndian.Uint64(key[len(key)-8:]))
 }
+
+// keyPrefixes are the first bytes of all keys; Verify reports any other.
+var keyPrefixes = []byte{eventPrefix, headPrefix, indexPrefix, formatKey[0]}
 
 func appendPosition(b []byte, p Position) []byte { return binary.AppendUvarint(b, uint64(p)) }
 

@@ -88,10 +88,10 @@ type Store struct {
 	db     *pebble.DB
 	lock   *pebble.Lock
 	marker marker
+	backup sync.Mutex // held while a backup is taken
 	synced atomic.Uint64
 	queue  chan *request
 	watch  watchers
-	backup sync.Mutex // held while a backup is taken
 
 	stop     chan struct{}
 	stopped  chan struct{}

@@ -43,7 +43,7 @@ func (r *Report) find(format string, args ...any) {
 // Verify checks a directory that no process uses, and changes nothing in it: the checksum of every block on disk, that
 // every event is where its stream's index says and the other way round, that a stream's revisions have no gap and end at
 // its head, and that the log reaches as far as appends were acknowledged. The first revisions of a stream may be missing,
-// having been scavenged, and the last one of a stream that was deleted for good is the greatest there is.
+// having been scavenged, though never the last; that of a stream that was deleted for good is the greatest there is.
 //
 // progress, if not nil, is called with the share of the work that is done, from 0 to 1. Memory doesn't grow with the log.
 // The error says that the directory could not be checked; what is wrong with it is in the report.

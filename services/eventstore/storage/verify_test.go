@@ -22,7 +22,10 @@ func TestVerify(t *testing.T) {
 	}{
 		{name: "untouched"},
 		{name: "scavenged first revisions", remove: [][]byte{eventKey(1), eventKey(2), indexKey("a", 0), indexKey("a", 1)}},
-		{name: "scavenged stream", remove: [][]byte{eventKey(3), indexKey("ab", 0)}},
+		{
+			name: "lost stream", remove: [][]byte{eventKey(3), indexKey("ab", 0)},
+			want: []string{`the head of stream "ab" says revision 0, which is not in the stream's index`},
+		},
 		{
 			name: "deleted for good",
 			set: map[string][]byte{
@@ -45,7 +48,7 @@ func TestVerify(t *testing.T) {
 		},
 		{
 			name: "lost last event", remove: [][]byte{eventKey(5), indexKey("a", 2)},
-			want: []string{`stream "a" ends at revision 1, position 2, but its head says revision 2, position 5`, "its log ends at position 4"},
+			want: []string{`stream "a" ends at revision 1, position 2, but its head says revision 2, position 5`, `head of stream "a" says revision 2`, "its log ends at position 4"},
 		},
 		{
 			name: "wrong entry", set: map[string][]byte{string(indexKey("b", 0)): value(3)},
