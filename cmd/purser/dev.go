@@ -173,7 +173,7 @@ func announce(out io.Writer, services []daemon.Service, took time.Duration) erro
 		}
 	}
 	fmt.Fprintf(w, "\nTry (after `make tools`):\n\n  bin/grpcurl -plaintext -d '{\"request_id\":\"6a4c6e5e-55e9-4a0c-8a38-6ad2c8f1a001\",\"product_id\":\"mug\","+
-		"\"name\":\"Mug\",\"price\":{\"currency_code\":\"EUR\",\"amount_minor\":1450}}' %s purser.catalog.v1.CatalogService/CreateProduct\n\n"+
+		"\"name\":\"Enamel mug\",\"price\":{\"currency_code\":\"EUR\",\"amount_minor\":1450}}' %s purser.catalog.v1.CatalogService/CreateProduct\n\n"+
 		"or run `purser demo`. Ctrl-C stops.\n\n", write)
 	return w.Flush()
 }

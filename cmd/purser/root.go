@@ -21,7 +21,7 @@ func rootCommand() *cobra.Command {
 		Short:         "Event-sourced order processing",
 		SilenceUsage:  true,
 		SilenceErrors: true,
-		Args:          cobra.NoArgs,
+		Version:       buildVersion(),
 	}
 	root.PersistentFlags().String("log-level", "info", "least level that is logged: debug, info, warn or error")
 	root.PersistentFlags().String("log-format", "text", "format of the log: text or json")

@@ -188,7 +188,11 @@ func (r *running) watchHealth(ctx context.Context, log *slog.Logger) {
 			now = healthv1.HealthCheckResponse_NOT_SERVING
 		}
 		if now != last {
-			log.Info("readiness changed", "service", r.Name, "ready", err == nil, "because", err)
+			if err != nil {
+				log.Info("not ready", "service", r.Name, "because", err)
+			} else {
+				log.Info("ready", "service", r.Name)
+			}
 			r.health.SetServingStatus("", now)
 			for name := range r.GRPC.GetServiceInfo() {
 				r.health.SetServingStatus(name, now)

@@ -53,7 +53,7 @@ func newSupervisor(url string, log *slog.Logger, m *metrics) (*supervisor, error
 		return nil, err
 	}
 	config.Logger = func(level esdb.LogLevel, format string, args ...any) {
-		log.Debug("event store client", "level", level, "message", fmt.Sprintf(format, args...))
+		log.Debug("event store client", "severity", level, "text", fmt.Sprintf(format, args...))
 	}
 	s := &supervisor{config: config, log: log, metrics: m}
 	client, err := esdb.NewClient(config)

@@ -114,7 +114,7 @@ func (i *interceptor) logCall(ctx context.Context, method string, code codes.Cod
 		return
 	}
 	o := origin.From(ctx)
-	attrs := []any{"method", method, "code", code.String(), "took", took, "actor", o.Actor, "correlation_id", o.CorrelationID}
+	attrs := []any{"method", method, "code", code.String(), "took", took.String(), "actor", o.Actor, "correlation_id", o.CorrelationID}
 	if cause != nil {
 		attrs = append(attrs, "err", cause)
 	}

@@ -107,14 +107,17 @@ func listen(addr string) (net.Listener, error) {
 
 func (s *Server) routes(reg prometheus.Registerer) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /health/live", func(w http.ResponseWriter, _ *http.Request) {
+	alive := func(w http.ResponseWriter, _ *http.Request) {
 		select {
 		case <-s.ending:
 			w.WriteHeader(http.StatusServiceUnavailable)
 		default:
 			w.WriteHeader(http.StatusNoContent)
 		}
-	})
+	}
+	mux.HandleFunc("GET /health/live", alive) // where EventStoreDB has it
+	mux.HandleFunc("GET /livez", alive)       // and where all services of Purser have it
+	mux.HandleFunc("GET /readyz", alive)
 	mux.HandleFunc("GET "+BackupPath, s.serveBackup)
 	if g, ok := reg.(prometheus.Gatherer); ok {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))

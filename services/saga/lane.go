@@ -6,15 +6,20 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cenkalti/backoff/v5"
+
 	fulfillmentevent "github.com/purserhq/purser/proto/purser/fulfillment/event/v1"
 )
 
 const (
-	// laneWidth is how many items one service is given at a time, laneBatch how many are read at once.
-	laneWidth = 16
-	laneBatch = 4 * laneWidth
-	// pollInterval is how often a lane looks at the list when nobody says that it changed.
+	// laneWidth is how many items one service is given at a time, laneBatch how many are read at once. It is wide, so that
+	// a few slow ones, such as payments, hold up no others.
+	laneWidth = 64
+	laneBatch = 2 * laneWidth
+	// pollInterval is how often a lane looks at the list when nobody says that it changed. While the list can't be read
+	// it looks less and less often, down to every maxPoll.
 	pollInterval = 250 * time.Millisecond
+	maxPoll      = 5 * time.Second
 	// An item that failed waits for a random time up to a bound, which doubles from firstPause to maxPause.
 	firstPause = 200 * time.Millisecond
 	maxPause   = 30 * time.Second
@@ -63,8 +68,20 @@ func (e *executor) work(ctx context.Context, l *lane) error {
 	var workers sync.WaitGroup
 	defer workers.Wait()
 	slots := make(chan struct{}, laneWidth)
+	poll := backoff.NewExponentialBackOff()
+	poll.InitialInterval, poll.MaxInterval = pollInterval, maxPoll
 	for ctx.Err() == nil {
-		tasks, read := e.next(ctx, l)
+		tasks, read, err := e.next(ctx, l)
+		if err != nil && ctx.Err() == nil {
+			pause := poll.NextBackOff()
+			e.log.WarnContext(ctx, "the to-do list can't be read", "lane", l.name, "again_in", pause.Round(time.Millisecond).String(), "err", err)
+			select {
+			case <-ctx.Done():
+			case <-time.After(pause):
+			}
+			continue
+		}
+		poll.Reset()
 		for _, t := range tasks {
 			select {
 			case <-ctx.Done():
@@ -89,20 +106,14 @@ func (e *executor) work(ctx context.Context, l *lane) error {
 	return nil
 }
 
-// next returns what is to be done now, and when it was read: nothing while the list is not there or can't be read.
-func (e *executor) next(ctx context.Context, l *lane) ([]task, time.Time) {
+// next returns what is to be done now, and when it was read: nothing while the list has not caught up.
+func (e *executor) next(ctx context.Context, l *lane) ([]task, time.Time, error) {
 	if e.ready(ctx) != nil {
-		return nil, time.Time{} // its consumer logs why
+		return nil, time.Time{}, nil // its consumer logs why
 	}
 	read := e.clock()
 	tasks, err := e.list.due(ctx, l.steps, read, l.resting(read), laneBatch)
-	if err != nil {
-		if ctx.Err() == nil {
-			e.log.WarnContext(ctx, "the to-do list can't be read", "lane", l.name, "err", err)
-		}
-		return nil, time.Time{}
-	}
-	return tasks, read
+	return tasks, read, err
 }
 
 // do makes one attempt at a task and says when the next may be.
