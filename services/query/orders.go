@@ -5,6 +5,7 @@ import (
 
 	"github.com/purserhq/purser/internal/aggregate"
 	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/ordernumber"
 	"github.com/purserhq/purser/internal/readmodel"
 	queryv1 "github.com/purserhq/purser/proto/purser/query/v1"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
@@ -26,7 +27,7 @@ func (s *server) find(ctx context.Context, req *queryv1.GetOrderRequest, after e
 	if _, ok := req.GetOrder().(*queryv1.GetOrderRequest_OrderId); ok {
 		return s.models.GetOrder(ctx, req.GetOrderId(), after)
 	}
-	number, err := parseNumber(req.GetOrderNumber())
+	number, err := ordernumber.Parse(req.GetOrderNumber())
 	if err != nil {
 		return readmodel.OrderDetail{}, err
 	}
@@ -71,7 +72,7 @@ func (s *server) GetPayment(ctx context.Context, req *queryv1.GetPaymentRequest)
 
 func order(o readmodel.OrderDetail) *queryv1.Order {
 	return &queryv1.Order{
-		OrderId: o.OrderID, OrderNumber: grouped(o.OrderNumber), CustomerId: o.CustomerID,
+		OrderId: o.OrderID, OrderNumber: ordernumber.Grouped(o.OrderNumber), CustomerId: o.CustomerID,
 		State:            orderState(o.State),
 		PaymentState:     paymentState(o.PaymentState),
 		FulfillmentState: fulfillmentState(o.FulfillmentState),
@@ -101,7 +102,7 @@ func address(a readmodel.Address) *typev1.Address {
 
 func orderSummary(o readmodel.OrderSummary) *queryv1.OrderSummary {
 	return &queryv1.OrderSummary{
-		OrderId: o.OrderID, OrderNumber: grouped(o.OrderNumber), CustomerId: o.CustomerID,
+		OrderId: o.OrderID, OrderNumber: ordernumber.Grouped(o.OrderNumber), CustomerId: o.CustomerID,
 		State: orderState(o.State), PaymentState: paymentState(o.PaymentState), Priority: priority(o.Priority),
 		Total: money(o.Currency, o.Total), RejectReason: rejectReason(o.RejectReason),
 		CreateTime: timestamp(o.CreateTime), UpdateTime: timestamp(o.UpdateTime),

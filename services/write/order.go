@@ -12,6 +12,7 @@ import (
 	"github.com/purserhq/purser/internal/domain/catalog"
 	"github.com/purserhq/purser/internal/domain/order"
 	"github.com/purserhq/purser/internal/fault"
+	"github.com/purserhq/purser/internal/ordernumber"
 	"github.com/purserhq/purser/internal/secret"
 	orderevent "github.com/purserhq/purser/proto/purser/order/event/v1"
 	orderv1 "github.com/purserhq/purser/proto/purser/order/v1"
@@ -34,7 +35,7 @@ func (s *orderServer) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderReq
 		id = uuid.NewSHA1(orderNamespace, []byte(req.GetRequestId())).String()
 	}
 	c := order.Place{
-		ID: id, Number: orderNumber(s.secret, id), CustomerID: req.GetCustomerId(),
+		ID: id, Number: ordernumber.Of(s.secret, id), CustomerID: req.GetCustomerId(),
 		Address: req.GetDeliveryAddress(), PaymentMethod: req.GetPaymentMethod(), Priority: req.GetPriority(),
 	}
 	done, err := s.orders.Handle(ctx, id, req, func(st *order.State) ([]proto.Message, error) {
@@ -54,7 +55,7 @@ func (s *orderServer) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderReq
 		return nil, fmt.Errorf("request %s recorded no OrderPlaced", req.GetRequestId())
 	}
 	return &orderv1.PlaceOrderResponse{
-		OrderId: id, OrderNumber: grouped(placed.GetOrderNumber()), State: typev1.OrderState_ORDER_STATE_PLACED,
+		OrderId: id, OrderNumber: ordernumber.Grouped(placed.GetOrderNumber()), State: typev1.OrderState_ORDER_STATE_PLACED,
 		Total: placed.GetTotal(), Etag: done.Etag(), ConsistencyToken: done.Token(),
 	}, nil
 }
