@@ -100,7 +100,7 @@ func (d *demo) close() {
 	}
 }
 
-// demoProduct is stocked with receive pieces at every run, or with as many once and for all.
+// demoProduct is sold at a price in cents. Its stock is received at every run, or once and for all.
 type demoProduct struct {
 	id, name     string
 	price, stock int64
@@ -113,7 +113,7 @@ var demoProducts = []demoProduct{
 	{id: "demo-atlas", name: "Atlas, 1st edition", price: 240000, stock: 1, once: true},
 }
 
-// demoOrder is an order and the state that it is meant to end in.
+// demoOrder is an order to place, and its id once it is placed; what says in words how it differs from the others.
 type demoOrder struct {
 	what   string
 	lines  []*orderv1.OrderLineRequest
