@@ -76,7 +76,7 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 		if err := startEmbedded(servicesCtx, embeddedCtx, embedded, p, &cfg); err != nil {
 			return err
 		}
-		services, err := devServices(servicesCtx, p, cfg)
+		services, err := devServices(p, cfg)
 		if err != nil {
 			return err
 		}
@@ -114,7 +114,7 @@ func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process,
 }
 
 // devServices builds every service, on the usual ports.
-func devServices(ctx context.Context, p *process, cfg devConfig) ([]daemon.Service, error) {
+func devServices(p *process, cfg devConfig) ([]daemon.Service, error) {
 	secretFile := filepath.Join(cfg.dataDir, "secret")
 	if _, err := secret.LoadOrCreate(secretFile); err != nil {
 		return nil, err
@@ -132,7 +132,7 @@ func devServices(ctx context.Context, p *process, cfg devConfig) ([]daemon.Servi
 		func() (daemon.Service, error) { return p.write(flags(writePorts)) },
 		func() (daemon.Service, error) { return p.query(flags(queryPorts)) },
 		func() (daemon.Service, error) { return p.inventory(flags(inventoryPorts)) },
-		func() (daemon.Service, error) { return p.payment(ctx, flags(paymentPorts)) },
+		func() (daemon.Service, error) { return p.payment(flags(paymentPorts)) },
 		func() (daemon.Service, error) { return p.saga(flags(sagaPorts)) },
 		func() (daemon.Service, error) { return p.projector(flags(projectorPorts)) },
 	} {

@@ -17,7 +17,7 @@ func paymentCommand() *cobra.Command {
 		Short: "Run the payment service, on the simulated gateway",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return runService(cmd, func(ctx context.Context, p *process) (daemon.Service, error) { return p.payment(ctx, f) })
+			return runService(cmd, func(_ context.Context, p *process) (daemon.Service, error) { return p.payment(f) })
 		},
 	}
 	f.addListen(cmd.Flags(), paymentPorts)
@@ -27,7 +27,7 @@ func paymentCommand() *cobra.Command {
 	return cmd
 }
 
-func (p *process) payment(ctx context.Context, f serviceFlags) (daemon.Service, error) {
+func (p *process) payment(f serviceFlags) (daemon.Service, error) {
 	s, err := loadSecret(f.secretFile)
 	if err != nil {
 		return daemon.Service{}, err
@@ -36,7 +36,7 @@ func (p *process) payment(ctx context.Context, f serviceFlags) (daemon.Service, 
 	if err != nil {
 		return daemon.Service{}, err
 	}
-	pool, err := p.pool(ctx, f.postgresURL)
+	pool, err := p.pool(f.postgresURL, "payment")
 	if err != nil {
 		return daemon.Service{}, err
 	}

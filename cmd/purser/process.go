@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -15,6 +14,7 @@ import (
 	"github.com/purserhq/purser/internal/daemon"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
+	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/rpc"
 	"github.com/purserhq/purser/internal/secret"
 )
@@ -51,14 +51,10 @@ func (p *process) eventLog(url string) (*eventlog.Log, error) {
 }
 
 // pool connects to Postgres; one that is down is waited for when it is used.
-func (p *process) pool(ctx context.Context, url string) (*pgxpool.Pool, error) {
-	cfg, err := pgxpool.ParseConfig(url)
+func (p *process) pool(url, service string) (*pgxpool.Pool, error) {
+	pool, err := postgres.Open(url, service, 0)
 	if err != nil {
-		return nil, errors.New("--postgres-url is no connection string of Postgres")
-	}
-	pool, err := pgxpool.NewWithConfig(ctx, cfg)
-	if err != nil {
-		return nil, fmt.Errorf("connect to Postgres: %w", err)
+		return nil, err
 	}
 	p.closers = append(p.closers, pool.Close)
 	return pool, nil

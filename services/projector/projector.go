@@ -5,15 +5,13 @@ package projector
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
-
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
+	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/readmodel"
 	"github.com/purserhq/purser/internal/rpc"
 )
@@ -22,24 +20,14 @@ import (
 type Config struct {
 	GRPCAddr, HTTPAddr string
 	PostgresURL        string
-	// MaxConns bounds the connections to Postgres; 0 leaves it to pool_max_conns of the URL or the driver's default.
-	MaxConns int32
 }
 
 // New returns the service, which is ready once every model has caught up with the log. It fails only for a bad URL; a
 // Postgres or an event store that is down is waited for.
 func New(cfg Config, log *eventlog.Log, logger *slog.Logger, m *consumer.Metrics, calls *rpc.Metrics) (daemon.Service, error) {
-	pc, err := pgxpool.ParseConfig(cfg.PostgresURL)
+	pool, err := postgres.Open(cfg.PostgresURL, "projector", 0)
 	if err != nil {
-		return daemon.Service{}, fmt.Errorf("postgres url: %w", err)
-	}
-	pc.ConnConfig.RuntimeParams["application_name"] = "purser-projector"
-	if cfg.MaxConns > 0 {
-		pc.MaxConns = cfg.MaxConns
-	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), pc) // connects when first used
-	if err != nil {
-		return daemon.Service{}, fmt.Errorf("postgres pool: %w", err)
+		return daemon.Service{}, err
 	}
 	c := consumer.New(pool, log, "projector", eventschema.Categories(), readmodel.Models(), logger, m)
 	return daemon.Service{

@@ -8,13 +8,13 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/purserhq/purser/internal/daemon"
+	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/readmodel"
 	"github.com/purserhq/purser/internal/rpc"
 	"github.com/purserhq/purser/internal/secret"
@@ -25,8 +25,6 @@ import (
 type Config struct {
 	GRPCAddr, HTTPAddr string
 	PostgresURL        string
-	// MaxConns bounds the connections to Postgres; 0 leaves it to pool_max_conns of the URL or the driver's default.
-	MaxConns int32
 	// StatementTimeout ends a query that takes longer; 0 leaves it to the server.
 	StatementTimeout time.Duration
 }
@@ -34,7 +32,7 @@ type Config struct {
 // New returns the service, which is ready while Postgres answers and has the tables that this build reads. It fails only
 // for a bad URL; a Postgres that is down is waited for.
 func New(cfg Config, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (daemon.Service, error) {
-	pool, err := open(cfg)
+	pool, err := postgres.Open(cfg.PostgresURL, "query", cfg.StatementTimeout)
 	if err != nil {
 		return daemon.Service{}, err
 	}
@@ -45,25 +43,6 @@ func New(cfg Config, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (dae
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
 		Close: pool.Close,
 	}, nil
-}
-
-func open(cfg Config) (*pgxpool.Pool, error) {
-	pc, err := pgxpool.ParseConfig(cfg.PostgresURL)
-	if err != nil {
-		return nil, fmt.Errorf("postgres url: %w", err)
-	}
-	pc.ConnConfig.RuntimeParams["application_name"] = "purser-query"
-	if cfg.StatementTimeout > 0 {
-		pc.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(cfg.StatementTimeout.Milliseconds(), 10)
-	}
-	if cfg.MaxConns > 0 {
-		pc.MaxConns = cfg.MaxConns
-	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), pc) // connects when first used
-	if err != nil {
-		return nil, fmt.Errorf("postgres pool: %w", err)
-	}
-	return pool, nil
 }
 
 func ready(ctx context.Context, pool *pgxpool.Pool) error {

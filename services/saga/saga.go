@@ -17,7 +17,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 
@@ -27,6 +26,7 @@ import (
 	"github.com/purserhq/purser/internal/domain/fulfillment"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
+	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/rpc"
 	"github.com/purserhq/purser/internal/secret"
 	inventoryv1 "github.com/purserhq/purser/proto/purser/inventory/v1"
@@ -39,8 +39,6 @@ type Config struct {
 	GRPCAddr, HTTPAddr                          string
 	WriteTarget, InventoryTarget, PaymentTarget string
 	PostgresURL                                 string
-	// MaxConns bounds the connections to Postgres; 0 leaves it to pool_max_conns of the URL or the driver's default.
-	MaxConns int32
 }
 
 // Metrics are what the service measures and counts with others in its process.
@@ -53,7 +51,7 @@ type Metrics struct {
 // New returns the service, which is ready once its to-do list has caught up with the log. It fails only for a bad URL
 // or target; what is down is waited for.
 func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m Metrics) (daemon.Service, error) {
-	pool, err := newPool(cfg)
+	pool, err := postgres.Open(cfg.PostgresURL, "saga", 0)
 	if err != nil {
 		return daemon.Service{}, err
 	}
@@ -98,20 +96,4 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 
 func newLanes() []*lane {
 	return []*lane{newLane("inventory", inventorySteps), newLane("payment", paymentSteps), newLane("write", orderSteps)}
-}
-
-func newPool(cfg Config) (*pgxpool.Pool, error) {
-	pc, err := pgxpool.ParseConfig(cfg.PostgresURL)
-	if err != nil {
-		return nil, fmt.Errorf("postgres url: %w", err)
-	}
-	pc.ConnConfig.RuntimeParams["application_name"] = "purser-saga"
-	if cfg.MaxConns > 0 {
-		pc.MaxConns = cfg.MaxConns
-	}
-	pool, err := pgxpool.NewWithConfig(context.Background(), pc) // connects when first used
-	if err != nil {
-		return nil, fmt.Errorf("postgres pool: %w", err)
-	}
-	return pool, nil
 }
