@@ -47,8 +47,13 @@ func TestInterruptWhilePostgresStarts(t *testing.T) {
 	t.Parallel()
 	dir, ended, signal := startHangingDev(t)
 	signal(os.Interrupt)
-	if err := <-ended; err != nil {
-		t.Errorf("it did not stop cleanly: %v", err)
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("it did not stop cleanly: %v", err)
+		}
+	case <-time.After(startTimeout):
+		t.Fatal("it does not stop")
 	}
 	if left, err := filepath.Glob(filepath.Join(dir, "postgres", "init-*")); err != nil || left != nil {
 		t.Errorf("left behind: %v, %v", left, err)
@@ -61,6 +66,7 @@ func TestASecondInterruptEndsTheProcessAtOnce(t *testing.T) {
 	_, ended, signal := startHangingDev(t)
 	again := time.NewTicker(50 * time.Millisecond) // the first has to be noticed before another counts as the second
 	defer again.Stop()
+	tooLate := time.After(startTimeout)
 	for {
 		select {
 		case <-again.C:
@@ -72,6 +78,8 @@ func TestASecondInterruptEndsTheProcessAtOnce(t *testing.T) {
 				t.Errorf("it ended by %v, want the signal", err)
 			}
 			return
+		case <-tooLate:
+			t.Fatal("it does not stop")
 		}
 	}
 }
