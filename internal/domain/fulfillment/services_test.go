@@ -43,12 +43,17 @@ func (w world) deliver(i fulfillment.Item) []world {
 func (w world) answered(decide func(*fulfillment.Answers) ([]proto.Message, error)) []world {
 	var a fulfillment.Answers
 	for _, m := range w.streams[answerStream] {
-		a.Evolve(m, epoch)
+		if !w.trouble.forgetful {
+			a.Evolve(m, epoch)
+		}
 	}
 	events, err := decide(&a)
 	if err != nil {
 		panic(err)
 	}
+	events = slices.DeleteFunc(events, func(e proto.Message) bool { // a repeat, which the forgetful do not know
+		return slices.ContainsFunc(w.streams[answerStream], func(m proto.Message) bool { return proto.Equal(m, e) })
+	})
 	return []world{w, w.record(answerStream, events...)}
 }
 
@@ -270,7 +275,7 @@ func (w world) void(fulfillment.Item) []world {
 	if !s.Authorization.Status.Open() {
 		return append(w.giveUp(), w)
 	}
-	worlds := []world{w}
+	worlds := append(w.hasty(), w)
 	definite := w.resume()
 	if w.rules.noDefiniteVoid && w.gateway.Outcome == "" {
 		definite = []world{w.authorizationIs(payment.NothingAtGateway)} // as a look-up would say
@@ -279,6 +284,17 @@ func (w world) void(fulfillment.Item) []world {
 		worlds = append(worlds, d)
 		if !d.paymentState().Authorization.Status.Open() {
 			worlds = append(worlds, d.giveUp()...)
+		}
+	}
+	return worlds
+}
+
+// hasty is a service that calls an authorization given up before its outcome is known; the decider keeps it from that.
+func (w world) hasty() []world {
+	var worlds []world
+	for _, lost := range []bool{false, true} {
+		if events, err := w.paymentState().RecordVoid(payment.RecordVoid{OrderID: orderID, Lost: lost}); err == nil {
+			worlds = append(worlds, w.record(paymentStream, events...))
 		}
 	}
 	return worlds

@@ -74,12 +74,13 @@ const (
 func (g gateway) holds() bool { return g.Outcome == approved && !g.Voided }
 
 // rules are those of the package that a test leaves out.
-type rules struct{ noUndoOfTheUnseen, noMarks, noDefiniteVoid, noWaiting bool }
+type rules struct{ noUndoOfUnseenStock, noUndoOfUnseenPayment, noMarks, noDefiniteVoid, noWaiting bool }
 
 // trouble is what may still happen to a world.
 type trouble struct {
 	rivals      bool // other orders take the goods and give them back
 	slowGateway bool // calls arrive late or never, answers get lost, the gateway refuses us
+	forgetful   bool // answers are recorded whatever is known already, late ones after those that replaced them
 	stranger    bool // somebody else asks for an authorization, of another amount
 	refusals    int  // as many items may be refused for reasons that nobody thought of
 }
@@ -185,12 +186,14 @@ func restored(b []byte) fulfillment.State {
 // list is what is to be done in a state, without the rules that are left out.
 func (r rules) list(s fulfillment.State) []fulfillment.Item {
 	undo := s.Goal == fulfillment.Reject || s.Goal == fulfillment.Cancel
-	if r.noUndoOfTheUnseen && undo {
+	if r.noUndoOfUnseenStock && undo {
 		for i := range s.Lines {
 			if s.Lines[i].Fact == fulfillment.NoAnswer {
 				s.Lines[i].Fact = fulfillment.Released
 			}
 		}
+	}
+	if r.noUndoOfUnseenPayment && undo {
 		s.Payment.Asked = s.Payment.Authorization != fulfillment.Unasked
 	}
 	items := s.ToDo()
