@@ -113,7 +113,8 @@ func (x *AuthorizePaymentRequest) GetPaymentMethod() string {
 type AuthorizePaymentResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
-	// AUTHORIZED, DECLINED, FAILED or OUTCOME_UNKNOWN.
+	// AUTHORIZED, DECLINED, FAILED or OUTCOME_UNKNOWN; NONE where an earlier attempt turned out never to have happened;
+	// REQUESTED where it was asked for again since, which a repeat goes on with.
 	State v1.PaymentState `protobuf:"varint,2,opt,name=state,proto3,enum=purser.type.v1.PaymentState" json:"state,omitempty"`
 	// Set where declined: the gateway's code.
 	DeclineCode string `protobuf:"bytes,3,opt,name=decline_code,json=declineCode,proto3" json:"decline_code,omitempty"`
@@ -388,7 +389,8 @@ func (x *ReconcilePaymentRequest) GetOrderId() string {
 type ReconcilePaymentResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
-	// The payment's state now; OUTCOME_UNKNOWN where the gateway could not tell yet.
+	// The payment's state now: OUTCOME_UNKNOWN where the gateway could not tell yet, NONE where the call never happened,
+	// REQUESTED where there is an intent alone.
 	State v1.PaymentState `protobuf:"varint,2,opt,name=state,proto3,enum=purser.type.v1.PaymentState" json:"state,omitempty"`
 	// The stream's revision after this command, quoted (AIP-154).
 	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`

@@ -29,14 +29,17 @@ const (
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
 // PaymentService moves money through a payment gateway, one payment per order. Served by the payment service.
-// Every method records its intent before the gateway is called and the outcome after; a repeat that finds an intent
-// alone resumes it. UNAVAILABLE means that the gateway certainly did not take the call.
+// AuthorizePayment and VoidPayment record their intent before the gateway is called and the outcome after; a repeat that
+// finds an intent alone resumes it. After UNAVAILABLE the intent may be on record: with the reason GATEWAY_UNAVAILABLE the
+// gateway was not reached at this attempt, with another one it may have taken the call and its answer is not on record yet.
+// Either way a repeat with the same request_id finds out and goes on.
 type PaymentServiceClient interface {
 	// Holds money at the customer's bank. A decline or an unknown outcome is an answer, not an error.
 	AuthorizePayment(ctx context.Context, in *AuthorizePaymentRequest, opts ...grpc.CallOption) (*AuthorizePaymentResponse, error)
 	// Gives up an authorization, even one that has not arrived yet.
 	VoidPayment(ctx context.Context, in *VoidPaymentRequest, opts ...grpc.CallOption) (*VoidPaymentResponse, error)
-	// Finds out at the gateway what became of a call whose answer was lost.
+	// Finds out at the gateway what became of a call whose answer was lost. An intent alone is left as it is: a repeat of
+	// the call that recorded it goes on with it.
 	ReconcilePayment(ctx context.Context, in *ReconcilePaymentRequest, opts ...grpc.CallOption) (*ReconcilePaymentResponse, error)
 }
 
@@ -83,14 +86,17 @@ func (c *paymentServiceClient) ReconcilePayment(ctx context.Context, in *Reconci
 // for forward compatibility.
 //
 // PaymentService moves money through a payment gateway, one payment per order. Served by the payment service.
-// Every method records its intent before the gateway is called and the outcome after; a repeat that finds an intent
-// alone resumes it. UNAVAILABLE means that the gateway certainly did not take the call.
+// AuthorizePayment and VoidPayment record their intent before the gateway is called and the outcome after; a repeat that
+// finds an intent alone resumes it. After UNAVAILABLE the intent may be on record: with the reason GATEWAY_UNAVAILABLE the
+// gateway was not reached at this attempt, with another one it may have taken the call and its answer is not on record yet.
+// Either way a repeat with the same request_id finds out and goes on.
 type PaymentServiceServer interface {
 	// Holds money at the customer's bank. A decline or an unknown outcome is an answer, not an error.
 	AuthorizePayment(context.Context, *AuthorizePaymentRequest) (*AuthorizePaymentResponse, error)
 	// Gives up an authorization, even one that has not arrived yet.
 	VoidPayment(context.Context, *VoidPaymentRequest) (*VoidPaymentResponse, error)
-	// Finds out at the gateway what became of a call whose answer was lost.
+	// Finds out at the gateway what became of a call whose answer was lost. An intent alone is left as it is: a repeat of
+	// the call that recorded it goes on with it.
 	ReconcilePayment(context.Context, *ReconcilePaymentRequest) (*ReconcilePaymentResponse, error)
 	mustEmbedUnimplementedPaymentServiceServer()
 }

@@ -61,7 +61,7 @@ const (
 	ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED ErrorReason = 34
 	// FAILED_PRECONDITION: the payment was voided; it can't be authorized any more.
 	ErrorReason_ERROR_REASON_PAYMENT_VOIDED ErrorReason = 35
-	// FAILED_PRECONDITION: a payment of another amount or method was asked for this order before.
+	// FAILED_PRECONDITION: a payment of another amount or customer was asked for this order before.
 	ErrorReason_ERROR_REASON_PAYMENT_DIFFERS ErrorReason = 36
 	// FAILED_PRECONDITION: stock would exceed what can be counted.
 	ErrorReason_ERROR_REASON_STOCK_LIMIT ErrorReason = 37
@@ -75,7 +75,7 @@ const (
 	ErrorReason_ERROR_REASON_PROJECTION_LAG ErrorReason = 51
 	// UNAVAILABLE: events of this key could not be applied; an operator is needed.
 	ErrorReason_ERROR_REASON_ENTITY_PARKED ErrorReason = 52
-	// UNAVAILABLE: the payment gateway certainly did not take the call.
+	// UNAVAILABLE: the payment gateway was not reached at this attempt; an earlier one of the same request may have been.
 	ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE ErrorReason = 53
 	// DEADLINE_EXCEEDED
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 60

@@ -142,7 +142,7 @@ type PaymentState int32
 
 const (
 	PaymentState_PAYMENT_STATE_UNSPECIFIED PaymentState = 0
-	// Nothing was asked yet.
+	// Nothing was asked yet, or what was asked never happened.
 	PaymentState_PAYMENT_STATE_NONE PaymentState = 1
 	// The intent to authorize is recorded; the gateway's answer is not.
 	PaymentState_PAYMENT_STATE_REQUESTED  PaymentState = 2
