@@ -26,7 +26,7 @@ func rootCommand() *cobra.Command {
 	root.PersistentFlags().String("log-level", "info", "least level that is logged: debug, info, warn or error")
 	root.PersistentFlags().String("log-format", "text", "format of the log: text or json")
 	root.AddCommand(
-		devCommand(), demoCommand(), versionCommand(), healthCommand(), secretCommand(), referenceCommand(),
+		devCommand(), demoCommand(), benchCommand(), versionCommand(), healthCommand(), secretCommand(), referenceCommand(),
 		eventstoreCommand(), writeCommand(), inventoryCommand(), paymentCommand(), sagaCommand(), projectorCommand(), queryCommand(),
 		streamCommand(),
 	)

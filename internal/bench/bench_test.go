@@ -1,0 +1,91 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// counted is a load of so many units a second that notes its runs.
+func counted(name string, units int, runs *[]string) Load {
+	return Load{Figure: name, Unit: "units/s", Run: func(context.Context, time.Duration) (Sample, error) {
+		*runs = append(*runs, name)
+		return Sample{Units: units, Elapsed: time.Second, Latencies: []time.Duration{time.Millisecond}}, nil
+	}}
+}
+
+func TestALoadAndItsLimitAreMeasuredByTurns(t *testing.T) {
+	var runs []string
+	results, err := Plan{Rounds: 2, Each: time.Second}.Run(t.Context(), counted("limit", 200, &runs), counted("load", 150, &runs))
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The first round is the warm-up.
+	if got, want := strings.Join(runs, " "), "limit load load limit limit load"; got != want {
+		t.Errorf("measured %s, want %s", got, want)
+	}
+	limit, load := results[0], results[1]
+	if len(limit.Samples) != 2 || len(load.Samples) != 2 {
+		t.Fatalf("%d and %d samples, want 2 of each", len(limit.Samples), len(load.Samples))
+	}
+	f := load.Against(limit, 0.8)
+	if f.Name != "load" || f.Value != 150 || f.Limit != 200 || f.Ratio != 0.75 || f.Bar != 0.8 || *f.Met || *f.P50 != 1 || *f.P99 != 1 {
+		t.Errorf("figure %+v", f)
+	}
+	if f := load.Against(limit, 0.75); !*f.Met {
+		t.Errorf("a ratio at the bar doesn't meet it: %+v", f)
+	}
+}
+
+func TestTheRatioIsThatOfAllRoundsTogether(t *testing.T) {
+	load := Result{Samples: []Sample{{Units: 10, Elapsed: time.Second}, {Units: 90, Elapsed: time.Second}}}
+	limit := Result{Samples: []Sample{{Units: 100, Elapsed: time.Second}, {Units: 100, Elapsed: time.Second}}}
+	if f := load.Against(limit, 0.8); f.Ratio != 0.5 || f.lowest != 0.1 || f.highest != 0.9 {
+		t.Errorf("ratio %v in %v to %v, want 0.5 in 0.1 to 0.9", f.Ratio, f.lowest, f.highest)
+	}
+}
+
+func TestPercentiles(t *testing.T) {
+	var sorted []time.Duration
+	for i := range 200 {
+		sorted = append(sorted, time.Duration(i+1)*time.Millisecond)
+	}
+	if p50, p99 := *percentile(sorted, 50), *percentile(sorted, 99); p50 != 100 || p99 != 198 {
+		t.Errorf("p50 %v, p99 %v, want 100 and 198", p50, p99)
+	}
+	if one := *percentile(sorted[:1], 99); one != 1 {
+		t.Errorf("p99 of one is %v", one)
+	}
+}
+
+func TestAFailureEndsTheMeasurement(t *testing.T) {
+	broken := errors.New("broken")
+	load := Load{Figure: "load", Run: ClosedLoop(4, func(ctx context.Context, caller int) error {
+		if caller == 1 {
+			return broken
+		}
+		<-ctx.Done() // the others are told
+		return ctx.Err()
+	})}
+	if _, err := (Plan{Rounds: 1, Each: time.Hour}).Run(t.Context(), load); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	var none []string
+	if _, err := (Plan{Rounds: 1, Each: time.Hour}).Run(t.Context(), counted("nothing", 0, &none)); err == nil {
+		t.Error("a measurement of nothing succeeded")
+	}
+}
+
+func TestEventsAreTheSameInEveryRun(t *testing.T) {
+	a, b, other := newEvents(7), newEvents(7), newEvents(8)
+	x, y := a.next(), b.next()
+	if x.EventID != y.EventID || !slices.Equal(x.Data, y.Data) || x.EventID == other.next().EventID {
+		t.Error("events differ where they should not, or don't where they should")
+	}
+	if len(x.Data)+len(x.Metadata) != 300 {
+		t.Errorf("%d bytes", len(x.Data)+len(x.Metadata))
+	}
+}
