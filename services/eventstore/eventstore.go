@@ -39,6 +39,9 @@ const (
 	stopTimeout     = 5 * time.Second // for calls in progress to end by themselves
 	headerTimeout   = 10 * time.Second
 
+	// streamWorkers is how many calls at once find a goroutine whose stack has grown before; the others make one.
+	streamWorkers = 128
+
 	pingInterval    = 10 * time.Second // as EventStoreDB
 	pingTimeout     = 10 * time.Second
 	minPingInterval = 5 * time.Second // clients ping every 10 s, also without a call
@@ -85,6 +88,7 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, err
 		grpc.MaxRecvMsgSize(maxReceiveBytes),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: pingInterval, Timeout: pingTimeout}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: minPingInterval, PermitWithoutStream: true}),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.WaitForHandlers(true), // the store is closed after them
 	)
 	streams.RegisterStreamsServer(s.grpc, &service{store: store, metrics: m, ending: s.ending})
