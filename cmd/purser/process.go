@@ -29,6 +29,9 @@ type process struct {
 }
 
 func newProcess(log *slog.Logger) *process {
+	if err := daemon.TuneMemory(); err != nil {
+		log.Warn("the memory limit is not set", "error", err)
+	}
 	reg := prometheus.NewRegistry()
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return &process{log: log, reg: reg, rpc: rpc.NewMetrics(reg), consumer: consumer.NewMetrics(reg)}
