@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/google/uuid"
 
 	"github.com/purserhq/purser/services/eventstore/storage"
 )
@@ -117,7 +118,7 @@ func fill(t *testing.T, p *serverProcess, from, to int) {
 			for n := range streams {
 				events := make([]esdb.EventData, each)
 				for i := range events {
-					events[i] = benchEvent()
+					events[i] = sizedEvent()
 				}
 				appendTo(t, c, fmt.Sprint("grow-", n), esdb.NoStream{}, events...)
 			}
@@ -128,6 +129,14 @@ func fill(t *testing.T, p *serverProcess, from, to int) {
 	}
 	close(streams)
 	wg.Wait()
+}
+
+// sizedEvent has some 200 bytes of data and 80 of metadata.
+func sizedEvent() esdb.EventData {
+	return esdb.EventData{
+		EventID: uuid.New(), EventType: "Happened", ContentType: esdb.ContentTypeJson,
+		Data: []byte(`{"pad":"` + strings.Repeat("x", 200) + `"}`), Metadata: []byte(`{"pad":"` + strings.Repeat("y", 80) + `"}`),
+	}
 }
 
 // memory is what the process holds now, in MB.
