@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -32,7 +33,7 @@ const (
 	allStream = "$all"
 )
 
-// service answers the Streams service. Delete, Tombstone and BatchAppend are UNIMPLEMENTED.
+// service answers the Streams service. BatchAppend is UNIMPLEMENTED.
 type service struct {
 	streams.UnimplementedStreamsServer
 	store   *storage.Store
@@ -62,14 +63,11 @@ func (s *service) append(ss streams.Streams_AppendServer) (*streams.AppendResp, 
 		return nil, err
 	}
 	opts := first.GetOptions()
-	stream, err := streamName(opts.GetStreamIdentifier())
+	stream, err := writableStream(ss.Context(), opts.GetStreamIdentifier())
 	if err != nil {
 		return nil, err
 	}
-	if stream == allStream {
-		return nil, refuse(ss, codes.PermissionDenied, "write access to $all is denied", "exception", "access-denied")
-	}
-	expected, err := expectedRevision(opts)
+	expected, err := expectedRevision(opts.GetExpectedStreamRevision())
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +81,7 @@ func (s *service) append(ss streams.Streams_AppendServer) (*streams.AppendResp, 
 	case errors.As(err, &conflict):
 		return wrongExpected(opts, conflict.Current), nil
 	case err != nil:
-		return nil, storageStatus(err)
+		return nil, storageStatus(ss.Context(), err)
 	}
 	return appended(written), nil
 }
@@ -102,15 +100,29 @@ func streamName(id *shared.StreamIdentifier) (string, error) {
 	return string(name), nil
 }
 
-func expectedRevision(opts *streams.AppendReq_Options) (storage.Expected, error) {
-	switch e := opts.GetExpectedStreamRevision().(type) {
+// writableStream is the name of a stream that clients may change.
+func writableStream(ctx context.Context, id *shared.StreamIdentifier) (string, error) {
+	stream, err := streamName(id)
+	if err == nil && stream == allStream {
+		return "", refuse(ctx, codes.PermissionDenied, "write access to $all is denied", "exception", "access-denied")
+	}
+	return stream, err
+}
+
+// expectedRevision takes the same option of three messages.
+func expectedRevision(option any) (storage.Expected, error) {
+	switch e := option.(type) {
 	case *streams.AppendReq_Options_Revision:
 		return storage.Exactly(e.Revision), nil
-	case *streams.AppendReq_Options_NoStream:
+	case *streams.DeleteReq_Options_Revision:
+		return storage.Exactly(e.Revision), nil
+	case *streams.TombstoneReq_Options_Revision:
+		return storage.Exactly(e.Revision), nil
+	case *streams.AppendReq_Options_NoStream, *streams.DeleteReq_Options_NoStream, *streams.TombstoneReq_Options_NoStream:
 		return storage.NoStream, nil
-	case *streams.AppendReq_Options_Any:
+	case *streams.AppendReq_Options_Any, *streams.DeleteReq_Options_Any, *streams.TombstoneReq_Options_Any:
 		return storage.Any, nil
-	case *streams.AppendReq_Options_StreamExists:
+	case *streams.AppendReq_Options_StreamExists, *streams.DeleteReq_Options_StreamExists, *streams.TombstoneReq_Options_StreamExists:
 		return storage.StreamExists, nil
 	default:
 		return 0, invalid("an expected stream revision is required")
@@ -133,7 +145,7 @@ func receiveEvents(ss streams.Streams_AppendServer) ([]storage.Proposed, error) 
 			return nil, err
 		}
 		if size += eventSize(e); size > maxAppendBytes {
-			return nil, refuse(ss, codes.InvalidArgument, fmt.Sprintf("Maximum Append Size of %d Exceeded.", maxAppendBytes),
+			return nil, refuse(ss.Context(), codes.InvalidArgument, fmt.Sprintf("Maximum Append Size of %d Exceeded.", maxAppendBytes),
 				"exception", "maximum-append-size-exceeded", "maximum-append-size", strconv.Itoa(maxAppendBytes))
 		}
 		events = append(events, e)
@@ -150,7 +162,7 @@ func proposed(ss streams.Streams_AppendServer, m *streams.AppendReq_ProposedMess
 	typ, hasType := m.GetMetadata()[keyType]
 	contentType, hasContentType := m.GetMetadata()[keyContentType]
 	if !hasType || !hasContentType {
-		return storage.Proposed{}, refuse(ss, codes.InvalidArgument, "Required Metadata Property is missing.",
+		return storage.Proposed{}, refuse(ss.Context(), codes.InvalidArgument, "Required Metadata Property is missing.",
 			"exception", "missing-required-metadata-property", "required-metadata-properties", keyType+","+keyContentType)
 	}
 	id, err := eventID(m.GetId())

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"errors"
 	"iter"
 	"math"
 
@@ -44,18 +45,20 @@ func readCursor(store *storage.Store, q query) *cursor {
 // subscriptionCursor stands before the first event of a subscription. From is exclusive.
 func subscriptionCursor(store *storage.Store, q query) (*cursor, error) {
 	c := &cursor{store: store, query: q}
-	switch {
-	case q.start:
-	case q.from != atEnd:
-		c.next = q.from + 1
-	case q.stream == "":
-		c.next = uint64(store.Head()) + 1
-	default:
+	end := uint64(store.Head()) + 1
+	if q.stream != "" {
 		last, err := store.LastRevision(q.stream)
 		if err != nil {
 			return nil, err
 		}
-		c.next = uint64(last + 1)
+		end = uint64(last + 1)
+	}
+	switch {
+	case q.start:
+	case q.from != atEnd:
+		c.next = q.from + 1
+	default:
+		c.next = end
 	}
 	return c, nil
 }
@@ -78,7 +81,9 @@ func (c *cursor) page(matching uint64, considered int) (page, error) {
 		c.advance(rec)
 		p.considered++
 		if c.filter.matches(rec) {
-			buf = appendEvent(buf, rec, c.stringIDs)
+			if buf, err = c.encode(buf, rec); err != nil {
+				return page{}, err
+			}
 			ends = append(ends, len(buf))
 		}
 	}
@@ -90,6 +95,29 @@ func (c *cursor) page(matching uint64, considered int) (page, error) {
 		start = end
 	}
 	return p, nil
+}
+
+// encode adds an event to what is sent, with its target if it is a link.
+func (c *cursor) encode(buf []byte, rec *storage.Record) ([]byte, error) {
+	if !c.resolve || string(rec.Type) != typeLink {
+		return appendEvent(buf, rec, nil, c.stringIDs), nil
+	}
+	stream, revision, ok := parseLink(rec.Data)
+	if !ok {
+		return appendEvent(buf, rec, nil, c.stringIDs), nil
+	}
+	for target, err := range c.store.ReadStream(stream, revision, storage.Forwards) {
+		var deleted *storage.DeletedError
+		switch {
+		case errors.Is(err, storage.ErrNoStream), errors.As(err, &deleted):
+		case err != nil:
+			return nil, err
+		case target.Revision == revision:
+			return appendEvent(buf, target, rec, c.stringIDs), nil
+		}
+		break
+	}
+	return appendEvent(buf, nil, rec, c.stringIDs), nil
 }
 
 func (c *cursor) records() iter.Seq2[*storage.Record, error] {

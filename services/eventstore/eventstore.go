@@ -1,9 +1,10 @@
 // Package eventstore is the embedded event store: one node, for one machine, that speaks EventStoreDB's gRPC protocol.
 //
 // It promises that EventStoreDB's own client can't tell it from a real server in what it offers: append under every
-// expected revision, read of streams and of $all in both directions, and catch-up subscriptions to a stream and to
-// filtered $all. What it does not offer is UNIMPLEMENTED. An append that was acknowledged is on disk; a subscription
-// delivers every event once, in order, however slow its consumer is. There is no authentication.
+// expected revision, read of streams and of $all in both directions and through links, catch-up subscriptions to a stream
+// and to filtered $all, deletion of streams, and metadata that limits what a stream shows. What it does not offer is
+// UNIMPLEMENTED. An append that was acknowledged is on disk; a subscription delivers every event once, in order, however
+// slow its consumer is. There is no authentication.
 //
 // How: storage/ is the log on disk and decides appends. A read walks the log page by page and sends each page already
 // encoded (cursor.go, wire.go). A subscription is such a read that, at the end, waits for the log to grow (subscribe.go):

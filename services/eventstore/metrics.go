@@ -9,6 +9,7 @@ import (
 
 type metrics struct {
 	appends, events, bytes prometheus.Counter
+	scavenged              prometheus.Counter
 	syncSeconds, batch     prometheus.Histogram
 	subscriptions          prometheus.Gauge
 }
@@ -18,7 +19,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		appends: f.NewCounter(prometheus.CounterOpts{
 			Name: "purser_eventstore_appends_total",
-			Help: "Appends answered, repeats and conflicts included.",
+			Help: "Appends and deletions answered, repeats and conflicts included.",
 		}),
 		events: f.NewCounter(prometheus.CounterOpts{
 			Name: "purser_eventstore_events_total",
@@ -27,6 +28,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		bytes: f.NewCounter(prometheus.CounterOpts{
 			Name: "purser_eventstore_written_bytes_total",
 			Help: "Bytes of events and index written to the log, before compression.",
+		}),
+		scavenged: f.NewCounter(prometheus.CounterOpts{
+			Name: "purser_eventstore_scavenged_events_total",
+			Help: "Events deleted for good because their streams no longer show them.",
 		}),
 		syncSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "purser_eventstore_sync_seconds",
@@ -47,6 +52,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 func (m *metrics) committed(c storage.Commit) {
 	m.appends.Add(float64(c.Appends))
+	m.scavenged.Add(float64(c.Scavenged))
 	if c.Events == 0 {
 		return
 	}

@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"errors"
 	"math"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
@@ -18,6 +19,7 @@ type query struct {
 	subscribe bool
 	count     uint64  // of a read
 	filter    *filter // nil takes all
+	resolve   bool    // links
 	stringIDs bool
 }
 
@@ -25,6 +27,7 @@ type query struct {
 const atEnd = math.MaxUint64
 
 func parseQuery(opts *streams.ReadReq_Options) (q query, err error) {
+	q.resolve = opts.GetResolveLinks()
 	if opts.GetReadDirection() == streams.ReadReq_Options_Backwards {
 		q.direction = storage.Backwards
 	}
@@ -127,20 +130,16 @@ func (s *service) Read(req *streams.ReadReq, ss streams.Streams_ReadServer) erro
 }
 
 func (s *service) read(q query, ss streams.Streams_ReadServer) error {
-	if q.stream != "" {
-		last, err := s.store.LastRevision(q.stream)
-		if err != nil {
-			return storageStatus(err)
-		}
-		if last == storage.NoRevision {
-			return ss.Send(notFound(q.stream))
-		}
-	}
 	c := readCursor(s.store, q)
 	for left := q.count; left > 0; {
 		p, err := c.page(left, math.MaxInt)
-		if err != nil {
-			return storageStatus(err)
+		switch {
+		case errors.Is(err, storage.ErrNoStream) && left == q.count:
+			return ss.Send(notFound(q.stream))
+		case errors.Is(err, storage.ErrNoStream): // it was deleted while it was read
+			return nil
+		case err != nil:
+			return storageStatus(ss.Context(), err)
 		}
 		if err := sendFrames(ss, p.frames); err != nil {
 			return err
@@ -162,7 +161,7 @@ func (s *service) interrupted(ss streams.Streams_ReadServer) error {
 	case <-s.ending:
 		return errEnding
 	case <-ss.Context().Done():
-		return storageStatus(ss.Context().Err())
+		return storageStatus(ss.Context(), ss.Context().Err())
 	default:
 		return nil
 	}

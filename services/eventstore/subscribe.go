@@ -1,10 +1,13 @@
 package eventstore
 
 import (
+	"errors"
 	"math"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
 	"github.com/google/uuid"
+
+	"github.com/purserhq/purser/services/eventstore/storage"
 )
 
 // fallenBehind is how many events a live subscription may find waiting, at once, before it counts as catching up again.
@@ -27,7 +30,7 @@ func (s *service) subscribe(q query, ss streams.Streams_ReadServer) error {
 	defer watcher.Close()
 	c, err := subscriptionCursor(s.store, q)
 	if err != nil {
-		return storageStatus(err)
+		return storageStatus(ss.Context(), err)
 	}
 	s.metrics.subscriptions.Inc()
 	defer s.metrics.subscriptions.Dec()
@@ -51,7 +54,7 @@ func (s *service) subscribe(q query, ss streams.Streams_ReadServer) error {
 		case <-s.ending:
 			return errEnding
 		case <-ss.Context().Done():
-			return storageStatus(ss.Context().Err())
+			return storageStatus(ss.Context(), ss.Context().Err())
 		}
 	}
 }
@@ -63,8 +66,14 @@ func (s *subscription) advance() (atEnd bool, err error) {
 		budget = s.filter.interval - s.considered
 	}
 	p, err := s.page(math.MaxUint64, budget)
-	if err != nil {
-		return false, storageStatus(err)
+	var deleted *storage.DeletedError
+	switch {
+	case errors.As(err, &deleted):
+		return false, s.bury(deleted)
+	case errors.Is(err, storage.ErrNoStream): // there may be one some day
+		p = page{end: true}
+	case err != nil:
+		return false, storageStatus(s.ss.Context(), err)
 	}
 	if err := sendFrames(s.ss, p.frames); err != nil {
 		return false, err
@@ -91,6 +100,22 @@ func (s *subscription) advance() (atEnd bool, err error) {
 		}
 	}
 	return true, s.ss.Send(caughtUp())
+}
+
+// bury sends the tombstone, the last event of its stream, and returns the status that ends the subscription.
+func (s *subscription) bury(deleted *storage.DeletedError) error {
+	for rec, err := range s.store.ReadAll(deleted.Tombstone, storage.Forwards) {
+		if err != nil {
+			return storageStatus(s.ss.Context(), err)
+		}
+		if string(rec.Stream) == s.stream {
+			if err := s.ss.SendMsg(frame(appendEvent(nil, rec, nil, s.stringIDs))); err != nil {
+				return err
+			}
+		}
+		break
+	}
+	return storageStatus(s.ss.Context(), deleted)
 }
 
 // sendCheckpoint says that everything up to here has been considered. The same position is not sent twice.

@@ -35,6 +35,7 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 const (
 	fieldEvent = 1 // ReadResp.event, and ReadResp.ReadEvent.event
 
+	fieldReadEventLink   = 2
 	fieldReadEventCommit = 3
 
 	fieldID       = 1 // ReadResp.ReadEvent.RecordedEvent
@@ -57,20 +58,36 @@ const (
 	fieldValue = 2
 )
 
-// appendEvent adds an event as an encoded ReadResp.
-func appendEvent(b []byte, rec *storage.Record, stringID bool) []byte {
-	position := uint64(rec.Position)
-	size := recordedSize(rec, stringID)
-	readEvent := 1 + protowire.SizeBytes(size) + 1 + protowire.SizeVarint(position)
-
-	b = appendLength(b, fieldEvent, readEvent)
+// appendEvent adds an event as an encoded ReadResp, with the link that led to it, if any. The event is nil if the link
+// leads nowhere.
+func appendEvent(b []byte, event, link *storage.Record, stringID bool) []byte {
+	original := link
+	if link == nil {
+		original = event
+	}
+	position := uint64(original.Position)
+	eventSize, linkSize := recordedSize(event, stringID), recordedSize(link, stringID)
+	size := 1 + protowire.SizeVarint(position)
+	for _, n := range []int{eventSize, linkSize} {
+		if n > 0 {
+			size += field(n)
+		}
+	}
 	b = appendLength(b, fieldEvent, size)
-	b = appendRecorded(b, rec, stringID)
+	if event != nil {
+		b = appendRecorded(appendLength(b, fieldEvent, eventSize), event, stringID)
+	}
+	if link != nil {
+		b = appendRecorded(appendLength(b, fieldReadEventLink, linkSize), link, stringID)
+	}
 	return appendUint(b, fieldReadEventCommit, position)
 }
 
-// recordedSize is the length of what appendRecorded adds.
+// recordedSize is the length of what appendRecorded adds; 0 for no event.
 func recordedSize(rec *storage.Record, stringID bool) int {
+	if rec == nil {
+		return 0
+	}
 	position := protowire.SizeVarint(uint64(rec.Position))
 	return field(idSize(rec.ID, stringID)) +
 		field(field(len(rec.Stream))) +

@@ -30,7 +30,7 @@ func TestEncodedEventsAreReadResps(t *testing.T) {
 		}
 		asString := rapid.Bool().Draw(rt, "string id")
 		var got streams.ReadResp
-		if err := proto.Unmarshal(appendEvent(nil, rec, asString), &got); err != nil {
+		if err := proto.Unmarshal(appendEvent(nil, rec, nil, asString), &got); err != nil {
 			rt.Fatal(err)
 		}
 		if want := readResp(rec, asString); !proto.Equal(want, &got) {

@@ -40,10 +40,15 @@ func (e *ConflictError) Error() string {
 // recognised by their ids and confirmed, not written again, whatever has been appended since. With Any and StreamExists,
 // only ids that were written recently, by this process, are recognised.
 //
-// The error is a *ConflictError if the condition does not hold and the events are not there. If the context ends first,
-// they may be written nevertheless.
+// The error is a *ConflictError if the condition does not hold and the events are not there, and a *DeletedError if the
+// stream has a tombstone, or is deleted and should exist. If the context ends first, they may be written nevertheless.
 func (s *Store) Append(ctx context.Context, stream string, expected Expected, events []Proposed) (Written, error) {
-	r := &request{stream: stream, expected: expected, events: events, answer: make(chan answer, 1)}
+	return s.do(ctx, &change{stream: stream, expected: expected, events: events, apply: (*writer).append})
+}
+
+// do has the writer carry out a task.
+func (s *Store) do(ctx context.Context, t task) (Written, error) {
+	r := &request{task: t, answer: make(chan answer, 1)}
 	select {
 	case s.queue <- r:
 	case <-ctx.Done():
@@ -61,7 +66,7 @@ func (s *Store) Append(ctx context.Context, stream string, expected Expected, ev
 	}
 }
 
-// answerAfterStop tells an append that was answered by the writer's last batch from one that it never took.
+// answerAfterStop tells a request that was answered by the writer's last batch from one that it never took.
 func (r *request) answerAfterStop() (Written, error) {
 	select {
 	case a := <-r.answer:
@@ -69,4 +74,33 @@ func (r *request) answerAfterStop() (Written, error) {
 	default:
 		return Written{}, ErrClosed
 	}
+}
+
+// append adds the events of a change to the batch, and undeletes the stream if it is deleted.
+func (w *writer) append(c *change, cur head) (Written, error) {
+	subject, describes := describedBy(c.stream)
+	if !describes {
+		subject = c.stream
+	}
+	// All reads come before the first write: a change is in the batch whole, or not at all.
+	m, err := w.metadata(subject)
+	if err != nil {
+		return Written{}, err
+	}
+	end := cur
+	if describes && m.deleted() {
+		if end, err = w.head(subject); err != nil {
+			return Written{}, err
+		}
+	}
+	last := w.write(c.stream, cur, c.events)
+	switch {
+	case m.deleted() && describes:
+		w.undelete(subject, w.batch.metadata[subject], end.revision+1)
+	case m.deleted():
+		w.undelete(subject, m, end.revision+1)
+	case !describes && m.hides(last.revision):
+		w.queueSweep(c.stream)
+	}
+	return last.written(), nil
 }

@@ -1,51 +1,77 @@
 package storage
 
-// decide settles an append: it adds the events to the batch, confirms them as a repeat, or refuses them.
-func (w *writer) decide(r *request) (Written, error) {
-	cur, err := w.head(r.stream)
+import "errors"
+
+// change is an append or a deletion: what is to be written to a stream if it is as expected.
+type change struct {
+	stream   string
+	expected Expected
+	events   []Proposed
+	apply    applyFunc
+}
+
+// applyFunc adds a change, which has been allowed, to the batch, after the given end of its stream.
+type applyFunc func(*writer, *change, head) (Written, error)
+
+var _ task = (*change)(nil)
+
+// run settles a change: it is written, confirmed as a repeat, or refused.
+func (c *change) run(w *writer) (Written, error) {
+	w.batch.changes++
+	cur, err := w.head(c.stream)
 	if err != nil {
 		return Written{}, err
 	}
-	switch r.expected {
-	case StreamExists:
-		if cur == noHead {
-			// A stream of which there is only metadata exists.
-			meta, err := w.head("$$" + r.stream)
-			if err != nil {
-				return Written{}, err
-			}
-			if meta == noHead {
-				return Written{}, &ConflictError{Current: NoRevision}
-			}
-		}
-		return w.decideRecent(r, cur)
-	case Any:
-		return w.decideRecent(r, cur)
+	if err := checkTombstone(c.stream, cur, w.head); err != nil {
+		return Written{}, err
 	}
-	expected := Revision(r.expected)
+	switch c.expected {
+	case StreamExists:
+		if err := w.mustExist(c.stream, cur); err != nil {
+			return Written{}, err
+		}
+		return w.decideRecent(c, cur)
+	case Any:
+		return w.decideRecent(c, cur)
+	}
+	expected := Revision(c.expected)
 	switch {
 	case expected > cur.revision:
 		return Written{}, &ConflictError{Current: cur.revision}
 	case expected < cur.revision:
-		return w.confirm(r, cur)
-	case len(r.events) == 0:
+		return w.confirm(c, cur)
+	case len(c.events) == 0:
 		return Written{Revision: cur.revision}, nil
 	}
-	return w.write(r, cur)
+	return c.apply(w, c, cur)
 }
 
-// decideRecent settles an append that names no revision: it is a repeat if all its ids were written to its stream
+// mustExist refuses a stream that is deleted or never was. One of which there is only metadata exists.
+func (w *writer) mustExist(stream string, cur head) error {
+	m, err := w.metadata(stream)
+	switch {
+	case err != nil:
+		return err
+	case m.deleted():
+		return &DeletedError{Stream: stream}
+	case cur == noHead && m.at == noHead:
+		return &ConflictError{Current: NoRevision}
+	}
+	return nil
+}
+
+// decideRecent settles a change that names no revision: it is a repeat if all its ids were written to its stream
 // recently. If only the first ones were, it is neither a repeat nor new.
-func (w *writer) decideRecent(r *request, cur head) (Written, error) {
-	if len(r.events) == 0 {
+func (w *writer) decideRecent(c *change, cur head) (Written, error) {
+	if len(c.events) == 0 {
 		return Written{Revision: cur.revision}, nil
 	}
 	var last Written
-	for i := range r.events {
-		p, ok := w.recent.Get(r.events[i].ID)
-		if ok = ok && p.stream == r.stream; !ok {
+	for i := range c.events {
+		p, ok := w.recent.Get(c.events[i].ID)
+		if ok = ok && p.stream == c.stream; !ok {
 			if i == 0 {
-				return w.write(r, cur)
+				return c.apply(w, c, cur)
 			}
 			return Written{}, &ConflictError{Current: cur.revision}
 		}
@@ -54,28 +80,52 @@ func (w *writer) decideRecent(r *request, cur head) (Written, error) {
 	return last, nil
 }
 
-// confirm settles an append at a revision that is not the last: it is a repeat if its ids are those of the events that
-// follow the revision, and a conflict otherwise.
-func (w *writer) confirm(r *request, cur head) (Written, error) {
+// confirm settles a change at a revision that is not the last: it is a repeat if its ids are those of the events that
+// follow the revision, and a conflict otherwise. What is no longer shown counts as long as it is there.
+func (w *writer) confirm(c *change, cur head) (Written, error) {
 	conflict := &ConflictError{Current: cur.revision}
-	if int64(len(r.events)) > int64(cur.revision)-int64(r.expected) || len(r.events) == 0 {
+	if len(c.events) == 0 {
 		return Written{}, conflict
 	}
 	if cur.position > w.store.Head() {
 		w.commit() // what it is compared with can't be read yet
 	}
-	i, last := 0, Written{}
-	for rec, err := range w.store.ReadStream(r.stream, Revision(r.expected)+1, Forwards) {
-		switch {
-		case err != nil:
-			return Written{}, err
-		case rec.ID != r.events[i].ID:
-			return Written{}, conflict
+	next, last := Revision(c.expected)+1, Written{}
+	matching := 0
+	err := w.index(c.stream, next, cur.revision, Forwards, func(r Revision, p Position) (bool, error) {
+		same := false
+		err := w.event(p, func(rec *Record) error {
+			same = r == next && rec.ID == c.events[matching].ID
+			return nil
+		})
+		if err != nil || !same {
+			return false, err
 		}
-		last = Written{Revision: rec.Revision, Position: rec.Position}
-		if i++; i == len(r.events) {
-			return last, nil
-		}
+		last = Written{Revision: r, Position: p}
+		next++
+		matching++
+		return matching < len(c.events), nil
+	})
+	switch {
+	case err != nil:
+		return Written{}, err
+	case matching == len(c.events):
+		return last, nil
+	case matching == 0 && c.expected == NoStream:
+		return w.recreate(c, cur)
 	}
 	return Written{}, conflict
+}
+
+// recreate settles a change that expects no stream where there is one: it is allowed if that is deleted.
+func (w *writer) recreate(c *change, cur head) (Written, error) {
+	err := w.mustExist(c.stream, cur)
+	var deleted *DeletedError
+	switch {
+	case errors.As(err, &deleted):
+		return c.apply(w, c, cur)
+	case err != nil:
+		return Written{}, err
+	}
+	return Written{}, &ConflictError{Current: cur.revision}
 }

@@ -103,7 +103,7 @@ func openReadOnly(files vfs.FS, dir string, log *slog.Logger, lock *pebble.Lock)
 	return pebble.Open(dir, o)
 }
 
-func lastPosition(db *pebble.DB) (Position, error) {
+func lastPosition(db pebble.Reader) (Position, error) {
 	it, err := db.NewIter(&pebble.IterOptions{LowerBound: eventKey(0), UpperBound: eventEnd})
 	if err != nil {
 		return 0, err

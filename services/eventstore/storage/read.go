@@ -4,9 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
-
-	"github.com/cockroachdb/pebble/v2"
 )
 
 // Direction is the order of a read.
@@ -22,7 +19,8 @@ const (
 // and holds resources on disk until it ends, so the caller should not block for long within it.
 func (s *Store) ReadAll(from Position, dir Direction) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
-		first, last := from, s.Head()
+		v := view{Reader: s.db, head: s.Head()}
+		first, last := from, v.head
 		if dir == Backwards {
 			first, last = 1, min(from, last)
 		}
@@ -31,7 +29,7 @@ func (s *Store) ReadAll(from Position, dir Direction) iter.Seq2[*Record, error] 
 		}
 		var rec Record
 		more := true
-		err := s.scan(eventKey(first), eventKey(last+1), dir, func(key, value []byte) (bool, error) {
+		err := v.scan(eventKey(first), eventKey(last+1), dir, func(key, value []byte) (bool, error) {
 			if err := rec.parse(eventPosition(key), value); err != nil {
 				return false, err
 			}
@@ -44,95 +42,52 @@ func (s *Store) ReadAll(from Position, dir Direction) iter.Seq2[*Record, error] 
 	}
 }
 
-// ReadStream gives the events of a stream from a revision, inclusive. The rest is as for ReadAll. It gives nothing where
-// the stream has no such events, and where there is no such stream.
+// ReadStream gives the events that a stream shows from a revision, inclusive. The rest is as for ReadAll. The error is
+// ErrNoStream if there is no such stream, and a *DeletedError if it has a tombstone.
 func (s *Store) ReadStream(stream string, from Revision, dir Direction) iter.Seq2[*Record, error] {
 	return func(yield func(*Record, error) bool) {
-		var rec Record
+		v := s.snapshot()
 		more := true
-		err := s.scanIndex(stream, from, dir, func(_ Revision, p Position) (bool, error) {
-			err := s.get(eventKey(p), func(value []byte) error {
-				if err := rec.parse(p, value); err != nil {
-					return err
-				}
-				more = yield(&rec, nil)
-				return nil
-			})
-			return more, err
+		err := v.readStream(stream, from, dir, s.now(), func(rec *Record) bool {
+			more = yield(rec, nil)
+			return more
 		})
-		if err != nil && more {
+		if err = errors.Join(err, v.Close()); err != nil && more {
 			yield(nil, fmt.Errorf("read stream %s: %w", stream, err))
 		}
 	}
 }
 
-// LastRevision is the revision of a stream's last event, or NoRevision.
-func (s *Store) LastRevision(stream string) (Revision, error) {
-	last := NoRevision
-	err := s.scanIndex(stream, math.MaxInt64, Backwards, func(r Revision, _ Position) (bool, error) {
-		last = r
-		return false, nil
-	})
+func (v view) readStream(stream string, from Revision, dir Direction, now int64, visit func(*Record) bool) error {
+	shown, err := v.window(stream, now)
 	if err != nil {
-		return NoRevision, fmt.Errorf("last revision of stream %s: %w", stream, err)
+		return err
 	}
-	return last, nil
-}
-
-// scanIndex calls visit for the synced events of a stream until it wants no more.
-func (s *Store) scanIndex(stream string, from Revision, dir Direction, visit func(Revision, Position) (bool, error)) error {
-	limit := s.Head()
-	lower, upper := indexKey(stream, max(from, 0)), indexEnd(stream)
+	first, last := max(from, shown.first), shown.last.revision
 	if dir == Backwards {
-		if from < 0 {
+		first, last = shown.first, min(from, last)
+	}
+	var rec Record
+	return v.index(stream, first, last, dir, func(_ Revision, p Position) (more bool, err error) {
+		err = v.get(eventKey(p), func(value []byte) error {
+			if err := rec.parse(p, value); err != nil {
+				return err
+			}
+			more = rec.Created < shown.since || visit(&rec)
 			return nil
-		}
-		lower, upper = indexKey(stream, 0), indexKey(stream, from)
-		upper = append(upper, 0) // just after it
-	}
-	return s.scan(lower, upper, dir, func(key, value []byte) (bool, error) {
-		p, err := parsePosition(value)
-		switch {
-		case err != nil:
-			return false, err
-		case p > limit: // backwards, those that may be read come after those that may not yet
-			return dir == Backwards, nil
-		}
-		return visit(indexRevision(key), p)
+		})
+		return more, err
 	})
 }
 
-// scan calls visit for the keys from lower up to, but without, upper, until it wants no more.
-func (s *Store) scan(lower, upper []byte, dir Direction, visit func(key, value []byte) (bool, error)) error {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: upper})
+// LastRevision is the revision of a stream's last event, be it shown or not, or NoRevision. The error is a *DeletedError if
+// the stream has a tombstone.
+func (s *Store) LastRevision(stream string) (last Revision, err error) {
+	v := s.snapshot()
+	defer func() { err = errors.Join(err, v.Close()) }()
+	end, err := v.last(stream)
 	if err != nil {
-		return err
+		return NoRevision, err
 	}
-	first, next := it.First, it.Next
-	if dir == Backwards {
-		first, next = it.Last, it.Prev
-	}
-	for ok := first(); ok; ok = next() {
-		value, err := it.ValueAndErr()
-		if err != nil {
-			return errors.Join(err, it.Close())
-		}
-		more, err := visit(it.Key(), value)
-		if err != nil {
-			return errors.Join(err, it.Close())
-		}
-		if !more {
-			break
-		}
-	}
-	return errors.Join(it.Error(), it.Close())
-}
-
-// get calls use with the value of a key, or answers pebble.ErrNotFound.
-func (s *Store) get(key []byte, use func(value []byte) error) error {
-	value, closer, err := s.db.Get(key)
-	if err != nil {
-		return err
-	}
-	return errors.Join(use(value), closer.Close())
+	return end.revision, checkTombstone(stream, end, v.last)
 }

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math"
 )
 
 // The keys. A stream's name is UTF-8, in which the byte 0xff does not occur, so it ends the name and no stream's keys lie
@@ -14,16 +13,20 @@ import (
 //	h <stream>                    head: the last revision and its position
 //	s <stream> 0xff <revision>    the position of that event
 //	v                             the format version
+//	w <time> <stream>             the scavenger is to look at the stream then
 const (
 	eventPrefix = 'e'
 	headPrefix  = 'h'
 	indexPrefix = 's'
+	workPrefix  = 'w'
 	nameEnd     = 0xff
 )
 
 var (
 	formatKey = []byte{'v'}
 	eventEnd  = []byte{eventPrefix + 1}
+	workStart = []byte{workPrefix}
+	workEnd   = []byte{workPrefix + 1}
 )
 
 func eventKey(p Position) []byte {
@@ -42,15 +45,22 @@ func indexKey(stream string, r Revision) []byte {
 	return binary.BigEndian.AppendUint64(k, uint64(r))
 }
 
-// indexEnd is the first key after the index of a stream: a revision never reaches the sign bit.
-func indexEnd(stream string) []byte { return indexKey(stream, math.MinInt64) }
-
 func indexRevision(key []byte) Revision {
 	return Revision(binary.BigEndian.Uint64(key[len(key)-8:]))
 }
 
 // keyPrefixes are the first bytes of all keys; Verify reports any other.
-var keyPrefixes = []byte{eventPrefix, headPrefix, indexPrefix, formatKey[0]}
+var keyPrefixes = []byte{eventPrefix, headPrefix, indexPrefix, workPrefix, formatKey[0]}
+
+// workKey has a time in ticks since the Unix epoch; zero is at once.
+func workKey(due int64, stream string) []byte {
+	k := append(make([]byte, 0, 9+len(stream)), workPrefix)
+	return append(binary.BigEndian.AppendUint64(k, uint64(due)), stream...)
+}
+
+func parseWorkKey(key []byte) (due int64, stream string) {
+	return int64(binary.BigEndian.Uint64(key[1:])), string(key[9:])
+}
 
 func appendPosition(b []byte, p Position) []byte { return binary.AppendUvarint(b, uint64(p)) }
 
@@ -67,6 +77,9 @@ type head struct {
 }
 
 var noHead = head{revision: NoRevision}
+
+// tombstone reports whether the last event deleted the stream for good.
+func (h head) tombstone() bool { return h.revision == deletedRevision }
 
 func (h head) written() Written { return Written{Revision: h.revision, Position: h.position} }
 

@@ -1,14 +1,16 @@
 // Package storage is the event store's log on disk.
 //
 // It promises: an append is whole or absent, and once acknowledged it survives a crash of the process or the machine; the
-// events of a stream have revisions 0, 1, 2, ... without gaps; the log has one order that never changes, and nothing is
-// read, announced or confirmed as a repeat before it is safe on disk. Memory and start-up time don't grow with the log.
+// events of a stream have revisions 0, 1, 2, ... without gaps, which are never used again; the log has one order that never
+// changes, and nothing is read, announced or confirmed as a repeat before it is safe on disk. A stream shows what its
+// metadata says, at once; what it no longer shows is deleted from the disk a little later, from the stream's beginning on
+// and all but its last event. Memory and start-up time don't grow with the log.
 //
 // How: a Pebble store holds each event under its position, an index from (stream, revision) to position, and each stream's
 // head. One goroutine writes: it takes the appends that queued while the last batch was being synced, decides each in turn
 // against the state that those before it leave, writes them as one batch with one sync, and only then answers. Pebble
 // shows a batch to readers before its log is synced, so every read stops at the position that was last synced; a position
-// that a crash takes back has been seen by nobody.
+// that a crash takes back has been seen by nobody. A second goroutine looks for what may be deleted (scavenge.go).
 package storage
 
 import (
@@ -75,10 +77,11 @@ type Record struct {
 
 // Commit describes one synced batch.
 type Commit struct {
-	Appends int // the appends it answered, refusals and repeats included
-	Events  int
-	Bytes   int
-	Sync    time.Duration // writing and syncing
+	Appends   int // the appends and deletions that it answered, refusals and repeats included
+	Events    int
+	Scavenged int // events deleted for good
+	Bytes     int
+	Sync      time.Duration // writing and syncing
 }
 
 // Store is an open data directory. Its methods may be called by many goroutines at once.
@@ -92,6 +95,10 @@ type Store struct {
 	synced atomic.Uint64
 	queue  chan *request
 	watch  watchers
+	now    func() int64 // in ticks, as Record.Created
+
+	scavenger  *scavenger
+	scavenging sync.WaitGroup
 
 	stop     chan struct{}
 	stopped  chan struct{}
@@ -107,6 +114,16 @@ func Open(dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
 }
 
 func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
+	s, err := openIdle(files, ticks, dir, log, onCommit)
+	if err != nil {
+		return nil, err
+	}
+	s.scavenging.Go(s.scavenger.run)
+	return s, nil
+}
+
+// openIdle opens a store without a scavenger at work.
+func openIdle(files vfs.FS, now func() int64, dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
 	lock, err := lockDir(files, dir)
 	if err != nil {
 		return nil, err
@@ -116,9 +133,11 @@ func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*S
 		files:   files,
 		lock:    lock,
 		queue:   make(chan *request, queueLength),
+		now:     now,
 		stop:    make(chan struct{}),
 		stopped: make(chan struct{}),
 	}
+	s.scavenger = newScavenger(s, log)
 	head, err := s.load(log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -184,7 +203,7 @@ func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options 
 	}
 	for i := range o.Levels {
 		o.Levels[i].BlockSize = blockBytes
-		// Most appends to a new stream ask for a head that isn't there.
+		// Most appends ask for a head that isn't there: that of a new stream, or of the one that would describe it.
 		o.Levels[i].FilterPolicy = bloom.FilterPolicy(10)
 	}
 	return o
@@ -192,7 +211,7 @@ func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options 
 
 // prepare checks or writes the format version and finds the last event.
 func (s *Store) prepare() (Position, error) {
-	err := s.checkFormat()
+	err := view{Reader: s.db}.checkFormat()
 	if errors.Is(err, pebble.ErrNotFound) {
 		return 0, s.db.Set(formatKey, strconv.AppendInt(nil, formatVersion, 10), pebble.Sync)
 	}
@@ -202,10 +221,10 @@ func (s *Store) prepare() (Position, error) {
 	return lastPosition(s.db)
 }
 
-func (s *Store) checkFormat() error {
-	return s.get(formatKey, func(v []byte) error {
-		if string(v) != strconv.Itoa(formatVersion) {
-			return fmt.Errorf("it has format %s, but this program knows only format %d", v, formatVersion)
+func (v view) checkFormat() error {
+	return v.get(formatKey, func(format []byte) error {
+		if string(format) != strconv.Itoa(formatVersion) {
+			return fmt.Errorf("it has format %s, but this program knows only format %d", format, formatVersion)
 		}
 		return nil
 	})
@@ -219,6 +238,7 @@ func (s *Store) Head() Position { return Position(s.synced.Load()) }
 func (s *Store) Close() error {
 	s.stopOnce.Do(func() { close(s.stop) })
 	<-s.stopped
+	s.scavenging.Wait()
 	s.backup.Lock() // for good: none may begin, and the last one has removed its files
 	err := s.db.Close()
 	if err == nil {

@@ -94,7 +94,7 @@ func (v *verification) run(log *slog.Logger, lock *pebble.Lock) (err error) {
 	if err := v.checkTables(); err != nil {
 		return err
 	}
-	s := scanner{Store: &Store{db: v.db}, report: v.report, progress: func(done float64) { v.progress((1 + 2*done) / 3) }}
+	s := scanner{view: view{Reader: v.db}, report: v.report, progress: func(done float64) { v.progress((1 + 2*done) / 3) }}
 	for _, check := range []func() error{s.checkVersion, s.checkPrefixes, s.checkEvents, s.checkStreams, s.checkHeads} {
 		// A block that can't be read ends one scan early, but not the others.
 		if err := check(); err != nil {

@@ -18,7 +18,7 @@ const (
 // scanner checks what the keys of an open store say about one another. It goes through the log and then through the
 // indexes, each in the order of its keys, and remembers no more than where it is.
 type scanner struct {
-	*Store
+	view
 	report   *Report
 	progress func(done float64)
 	indexed  int // entries in the indexes of all streams
@@ -34,7 +34,7 @@ func (s *scanner) checkVersion() error {
 
 // checkPrefixes looks for keys of a kind that this program doesn't know.
 func (s *scanner) checkPrefixes() error {
-	it, err := s.db.NewIter(nil)
+	it, err := s.NewIter(nil)
 	if err != nil {
 		return err
 	}
@@ -53,7 +53,7 @@ func (s *scanner) checkPrefixes() error {
 
 // checkEvents goes through the log and looks each event up in the index of its stream.
 func (s *scanner) checkEvents() error {
-	head, err := lastPosition(s.db)
+	head, err := lastPosition(s.Reader)
 	if err != nil && !errors.Is(err, errDamaged) {
 		return err
 	}

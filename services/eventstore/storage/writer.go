@@ -1,8 +1,8 @@
 package storage
 
 import (
-	"errors"
 	"fmt"
+	"math"
 	"runtime"
 	"slices"
 	"strings"
@@ -19,11 +19,14 @@ const (
 	recentIDs   = 1 << 16          // event ids remembered for repeats of Any and StreamExists
 )
 
+// task is something that the writer does: it looks at what is there after all tasks before it, and adds to the batch.
+type task interface {
+	run(w *writer) (Written, error)
+}
+
 type request struct {
-	stream   string
-	expected Expected
-	events   []Proposed
-	answer   chan answer // holds one
+	task
+	answer chan answer // holds one
 }
 
 type answer struct {
@@ -31,8 +34,9 @@ type answer struct {
 	err     error
 }
 
-// writer decides appends and writes them in batches. Everything in it belongs to its goroutine.
+// writer decides changes and writes them in batches. Everything in it belongs to its goroutine.
 type writer struct {
+	view     // of everything: between batches, all that is there is synced
 	store    *Store
 	onCommit func(Commit)
 	recent   *simplelru.LRU[ID, place]
@@ -43,14 +47,18 @@ type writer struct {
 	failed error  // of the batch after which the log's end is unknown: nothing is written or confirmed any more
 }
 
-// batch is a group of appends that reach the disk together.
+// batch is a group of changes that reach the disk together.
 type batch struct {
 	*pebble.Batch
-	heads   map[string]head // of the streams that it changes
-	index   []entry         // of its events, in the order of the log
-	last    Position        // of its last event; 0 if it has none
-	events  int
-	waiting []waiting
+	heads    map[string]head     // of the streams that it changes
+	metadata map[string]metadata // of streams that it describes, or whose changes were decided on it
+	index    []entry             // of its events, in the order of the log
+	last     Position            // of its last event; 0 if it has none
+	events   int
+	changes  int
+	swept    int  // events that it deletes
+	queued   bool // it has added to the scavenger's list
+	waiting  []waiting
 }
 
 // entry is where an event is in its stream and in the log.
@@ -59,7 +67,7 @@ type entry struct {
 	head
 }
 
-// waiting is an append that has been decided and is answered when all that it was decided on is safe.
+// waiting is a request that has been decided and is answered when all that it was decided on is safe.
 type waiting struct {
 	*request
 	answer
@@ -79,7 +87,8 @@ func newWriter(s *Store, last Position, onCommit func(Commit)) *writer {
 	if onCommit == nil {
 		onCommit = func(Commit) {}
 	}
-	w := &writer{store: s, onCommit: onCommit, recent: recent, next: last + 1}
+	everything := view{Reader: s.db, head: math.MaxUint64}
+	w := &writer{view: everything, store: s, onCommit: onCommit, recent: recent, next: last + 1}
 	w.begin()
 	return w
 }
@@ -115,7 +124,7 @@ func (w *writer) hasRoom() bool {
 	return w.batch.Len() < batchBytes && len(w.batch.waiting) < queueLength
 }
 
-// drain takes the appends that are waiting, as far as they fit.
+// drain takes the requests that are waiting, as far as they fit.
 func (w *writer) drain() {
 	for w.hasRoom() {
 		select {
@@ -127,28 +136,36 @@ func (w *writer) drain() {
 	}
 }
 
-// take decides an append and adds its events to the batch.
+// take decides a request and adds what it writes to the batch.
 func (w *writer) take(r *request) {
-	written, err := w.decide(r)
+	written, err := r.run(w)
 	w.batch.waiting = append(w.batch.waiting, waiting{r, answer{written, err}})
 }
 
-// write adds events to the batch, after the given head of the stream.
-func (w *writer) write(r *request, cur head) (Written, error) {
-	created := time.Now().UnixNano() / 100
-	for i := range r.events {
-		e := &r.events[i]
+// write adds events to the batch, after the given end of the stream, and returns the new end.
+func (w *writer) write(stream string, cur head, events []Proposed) head {
+	created := w.store.now()
+	for i := range events {
+		e := &events[i]
 		cur = head{revision: cur.revision + 1, position: w.next}
 		w.next++
-		w.record = appendRecord(w.record[:0], r.stream, cur.revision, created, e)
+		w.record = appendRecord(w.record[:0], stream, cur.revision, created, e)
 		w.batch.set(eventKey(cur.position), w.record)
-		w.batch.index = append(w.batch.index, entry{r.stream, cur})
-		w.recent.Add(e.ID, place{r.stream, cur.written()})
+		w.batch.index = append(w.batch.index, entry{stream, cur})
+		w.recent.Add(e.ID, place{stream, cur.written()})
 	}
-	w.batch.events += len(r.events)
+	w.batch.events += len(events)
 	w.batch.last = cur.position
-	w.batch.heads[r.stream] = cur
-	return cur.written(), nil
+	w.batch.heads[stream] = cur
+	if described, ok := describedBy(stream); ok {
+		e := &events[len(events)-1]
+		w.batch.metadata[described] = parseMetadata(described, cur, e.JSON, e.Data)
+		w.queueSweep(described)
+		if cur.revision > 0 {
+			w.queueSweep(stream)
+		}
+	}
+	return cur
 }
 
 func (b *batch) set(key, value []byte) {
@@ -158,15 +175,15 @@ func (b *batch) set(key, value []byte) {
 }
 
 func (w *writer) begin() {
-	w.batch = &batch{Batch: w.store.db.NewBatch(), heads: make(map[string]head)}
+	w.batch = &batch{Batch: w.store.db.NewBatch(), heads: make(map[string]head), metadata: make(map[string]metadata)}
 }
 
-// commit writes and syncs the batch, shows it to readers and then answers its appends.
+// commit writes and syncs the batch, shows it to readers and then answers its requests.
 func (w *writer) commit() {
 	b := w.batch
 	w.begin()
-	c := Commit{Appends: len(b.waiting), Events: b.events}
-	if b.events > 0 && w.failed == nil {
+	c := Commit{Appends: b.changes, Events: b.events, Scavenged: b.swept}
+	if b.Count() > 0 && w.failed == nil {
 		w.seal(b)
 		c.Bytes = b.Len()
 		begun := time.Now()
@@ -177,8 +194,7 @@ func (w *writer) commit() {
 		if err != nil {
 			w.failed = fmt.Errorf("write to the event store: %w", err)
 		} else {
-			w.store.synced.Store(uint64(b.last))
-			w.store.watch.signal(b.heads)
+			w.show(b)
 		}
 		c.Sync = time.Since(begun)
 	}
@@ -189,6 +205,17 @@ func (w *writer) commit() {
 		a.request.answer <- a.answer
 	}
 	w.onCommit(c)
+}
+
+// show lets readers see a batch that is safe.
+func (w *writer) show(b *batch) {
+	if b.events > 0 {
+		w.store.synced.Store(uint64(b.last))
+		w.store.watch.signal(b.heads)
+	}
+	if b.queued {
+		w.store.scavenger.wake()
+	}
 }
 
 // seal adds the index and the heads to the batch, in the order of their keys, which costs Pebble least.
@@ -206,21 +233,22 @@ func (w *writer) seal(b *batch) {
 	}
 }
 
-// head is the state of a stream after all that has been decided so far.
+// head is the last event of a stream after all that has been decided so far.
 func (w *writer) head(stream string) (head, error) {
 	if h, ok := w.batch.heads[stream]; ok {
 		return h, nil
 	}
-	h := noHead
-	err := w.store.get(headKey(stream), func(value []byte) (err error) {
-		h, err = parseHead(value)
-		return err
-	})
-	if errors.Is(err, pebble.ErrNotFound) {
-		return noHead, nil
+	return w.last(stream)
+}
+
+// metadata is what describes a stream after all that has been decided so far.
+func (w *writer) metadata(stream string) (metadata, error) {
+	if m, ok := w.batch.metadata[stream]; ok {
+		return m, nil
 	}
-	if err != nil {
-		return noHead, fmt.Errorf("head of stream %s: %w", stream, err)
+	m, err := w.view.metadata(stream)
+	if err == nil && m.at != noHead {
+		w.batch.metadata[stream] = m
 	}
-	return h, nil
+	return m, err
 }
