@@ -219,14 +219,7 @@ func TestRefusedAppends(t *testing.T) {
 				}
 			}
 			_, err = call.CloseAndRecv()
-			if status.Code(err) != tt.code {
-				t.Errorf("got %v, want %v", err, tt.code)
-			}
-			for k, v := range tt.trailers {
-				if got := trailer.Get(k); len(got) != 1 || got[0] != v {
-					t.Errorf("trailer %s: got %v, want %s", k, got, v)
-				}
-			}
+			wantRefusal(t, "append", err, trailer, tt.code, tt.trailers)
 		})
 	}
 }

@@ -245,7 +245,6 @@ var metadatas = []struct {
 // machine runs the same steps on a store and on the model, with what scavenging leaves checked as exactly as the rest.
 type machine struct {
 	*model
-	t     *rapid.T
 	disk  *vfs.MemFS
 	store *Store
 }
