@@ -14,6 +14,7 @@
 package storage
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -95,7 +96,9 @@ type Store struct {
 	synced atomic.Uint64
 	queue  chan *request
 	watch  watchers
-	now    func() int64 // in ticks, as Record.Created
+
+	described atomic.Bool  // whether any stream has metadata
+	now       func() int64 // in ticks, as Record.Created
 
 	scavenger  *scavenger
 	scavenging sync.WaitGroup
@@ -209,7 +212,7 @@ func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options 
 	return o
 }
 
-// prepare checks or writes the format version and finds the last event.
+// prepare checks or writes the format version, and recalls what the store has to know. It returns the last event.
 func (s *Store) prepare() (Position, error) {
 	err := view{Reader: s.db}.checkFormat()
 	if errors.Is(err, pebble.ErrNotFound) {
@@ -218,7 +221,20 @@ func (s *Store) prepare() (Position, error) {
 	if err != nil {
 		return 0, err
 	}
-	return lastPosition(s.db)
+	return s.recall()
+}
+
+// recall finds the last event, and whether any stream has metadata.
+func (s *Store) recall() (Position, error) {
+	head, err := lastPosition(s.db)
+	if err != nil {
+		return 0, err
+	}
+	err = view{Reader: s.db}.scan(headKey(metaPrefix), []byte{headPrefix + 1}, Forwards, func(key, _ []byte) (bool, error) {
+		s.described.Store(bytes.HasPrefix(key, headKey(metaPrefix)))
+		return false, nil
+	})
+	return head, err
 }
 
 func (v view) checkFormat() error {

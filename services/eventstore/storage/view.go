@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
 )
@@ -23,7 +24,8 @@ func (e *DeletedError) Error() string { return fmt.Sprintf("stream %s is deleted
 // view is the store at one moment, up to a position.
 type view struct {
 	pebble.Reader
-	head Position
+	head      Position
+	described *atomic.Bool // false as long as no stream has metadata, which then need not be looked for
 }
 
 // snapshot is a view of what is synced. It must be closed.
@@ -31,7 +33,7 @@ func (s *Store) snapshot() view {
 	// In this order: all that was deleted before the snapshot was then hidden by events that were synced, and so are within
 	// its head.
 	snap := s.db.NewSnapshot()
-	return view{Reader: snap, head: s.Head()}
+	return view{Reader: snap, head: s.Head(), described: &s.described}
 }
 
 // window is what a stream shows.
@@ -99,6 +101,9 @@ func (v view) last(stream string) (head, error) {
 
 // metadata is what describes a stream.
 func (v view) metadata(stream string) (metadata, error) {
+	if !v.described.Load() {
+		return parseMetadata(stream, noHead, false, nil), nil
+	}
 	at, err := v.last(metaPrefix + stream)
 	if err != nil || at == noHead {
 		return parseMetadata(stream, at, false, nil), err

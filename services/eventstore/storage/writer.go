@@ -87,7 +87,7 @@ func newWriter(s *Store, last Position, onCommit func(Commit)) *writer {
 	if onCommit == nil {
 		onCommit = func(Commit) {}
 	}
-	everything := view{Reader: s.db, head: math.MaxUint64}
+	everything := view{Reader: s.db, head: math.MaxUint64, described: &s.described}
 	w := &writer{view: everything, store: s, onCommit: onCommit, recent: recent, next: last + 1}
 	w.begin()
 	return w
@@ -158,6 +158,7 @@ func (w *writer) write(stream string, cur head, events []Proposed) head {
 	w.batch.last = cur.position
 	w.batch.heads[stream] = cur
 	if described, ok := describedBy(stream); ok {
+		w.store.described.Store(true)
 		e := &events[len(events)-1]
 		w.batch.metadata[described] = parseMetadata(described, cur, e.JSON, e.Data)
 		w.queueSweep(described)
