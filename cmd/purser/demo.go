@@ -32,6 +32,7 @@ const demoTimeout = 2 * time.Minute
 
 func demoCommand() *cobra.Command {
 	var write, inventory, query string
+	var portOffset int
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "Seed a catalogue, place a handful of orders and show what became of each",
@@ -45,6 +46,11 @@ func demoCommand() *cobra.Command {
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), demoTimeout)
 			defer cancel()
+			for url, p := range map[*string]ports{&write: writePorts, &inventory: inventoryPorts, &query: queryPorts} {
+				if *url == "" {
+					*url = target(p.offset(portOffset))
+				}
+			}
 			d, err := newDemo(write, inventory, query, log)
 			if err != nil {
 				return err
@@ -53,9 +59,10 @@ func demoCommand() *cobra.Command {
 			return d.run(origin.With(ctx, origin.Origin{Actor: "demo"}), cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringVar(&write, "write-url", "127.0.0.1:50051", "host:port of the write service")
-	cmd.Flags().StringVar(&inventory, "inventory-url", "127.0.0.1:50053", "host:port of the inventory service")
-	cmd.Flags().StringVar(&query, "query-url", "127.0.0.1:50052", "host:port of the query service")
+	cmd.Flags().StringVar(&write, "write-url", "", "host:port of the write service; that of make run if empty")
+	cmd.Flags().StringVar(&inventory, "inventory-url", "", "host:port of the inventory service; that of make run if empty")
+	cmd.Flags().StringVar(&query, "query-url", "", "host:port of the query service; that of make run if empty")
+	cmd.Flags().IntVar(&portOffset, "port-offset", 0, "that of the purser dev which is meant, where no URLs are given")
 	return cmd
 }
 

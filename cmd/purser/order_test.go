@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -213,6 +214,8 @@ func TestOrders(t *testing.T) {
 				t.Fatal(err)
 			}
 			replies = append(replies, r)
+			req = proto.CloneOf(req)
+			req.RequestId = strings.ToUpper(req.GetRequestId()) // the same UUID
 			c.reaches(t, r.GetOrderId(), typev1.OrderState_ORDER_STATE_CONFIRMED)
 		}
 		replies[1].ConsistencyToken = replies[0].ConsistencyToken

@@ -102,10 +102,7 @@ func (h *Handler[S]) Handle(ctx context.Context, id string, cmd Command, decide 
 			return step{repeat: true}, nil
 		}
 		if want := cmd.GetEtag(); want != "" && want != Etag(e.revision) {
-			return step{}, &fault.Fault{
-				Kind: fault.Aborted, Reason: typev1.ErrorReason_ERROR_REASON_ETAG_MISMATCH,
-				Message: fmt.Sprintf("the etag is %s now", Etag(e.revision)),
-			}
+			return step{}, mismatch(e.revision)
 		}
 		messages, err := decide(&e.state)
 		return step{messages: messages, hash: h.hasher.hash(cmd)}, err
@@ -275,6 +272,14 @@ func (h *Handler[S]) recorded(ctx context.Context, e *entity[S], requestID strin
 func reused(requestID string) error {
 	f := fault.InvalidField("request_id", "%s was used before for another request", requestID)
 	f.Reason = typev1.ErrorReason_ERROR_REASON_REQUEST_ID_REUSED
+	return f
+}
+
+func mismatch(at eventlog.Revision) error {
+	f := &fault.Fault{Kind: fault.Aborted, Reason: typev1.ErrorReason_ERROR_REASON_ETAG_MISMATCH, Message: "it has no etag yet, because nothing has happened to it"}
+	if at != eventlog.NoStream {
+		f.Message = fmt.Sprintf("the etag is %s now, with the quotes", Etag(at))
+	}
 	return f
 }
 

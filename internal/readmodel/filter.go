@@ -122,6 +122,9 @@ func (f *filter) comparison(call *expr.Expr_Call, args *[]any) (string, error) {
 	default:
 		return "", f.fault(nil)
 	}
+	if strings.Contains(value, "\x00") { // written as an escape, so no check of the request has seen it
+		return "", fault.InvalidField("filter", "must not contain the character U+0000")
+	}
 	*args = append(*args, value)
 	return fmt.Sprintf("%s %s $%d", field.name, call.GetFunction(), len(*args)), nil
 }

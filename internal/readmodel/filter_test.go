@@ -50,6 +50,8 @@ func TestFilterRefuses(t *testing.T) {
 		`state = customer_id`,
 		`state = state`,
 		`customer_id = customer_id`,
+		`customer_id = "a\x00"`,
+		`customer_id = "a\u0000"`,
 		`CONFIRMED = state`,
 		`CONFIRMED = CONFIRMED`,
 		`"c-1" = customer_id`,

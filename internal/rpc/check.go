@@ -8,12 +8,14 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protopath"
 	"google.golang.org/protobuf/reflect/protorange"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/purserhq/purser/internal/fault"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
-// check enforces the size, the rules stated in the .proto files, and the one that holds for every text.
+// check enforces the size, the rules stated in the .proto files, and the one that holds for every text; and makes equal what
+// is equal.
 func check(m proto.Message) error {
 	if n := proto.Size(m); n > maxMessage {
 		return &fault.Fault{
@@ -24,7 +26,18 @@ func check(m proto.Message) error {
 	if err := protorange.Range(m.ProtoReflect(), refuseNUL); err != nil {
 		return err
 	}
-	return protovalidate.Validate(m)
+	if err := protovalidate.Validate(m); err != nil {
+		return err
+	}
+	spellRequestID(m.ProtoReflect())
+	return nil
+}
+
+// spellRequestID writes a request's id, which is a UUID, the one way in which it is compared: in lower case.
+func spellRequestID(m protoreflect.Message) {
+	if f := m.Descriptor().Fields().ByName("request_id"); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
+		m.Set(f, protoreflect.ValueOfString(strings.ToLower(m.Get(f).String())))
+	}
 }
 
 // refuseNUL refuses a text with U+0000, wherever in a message it is: Postgres can't store it, so an event that held one

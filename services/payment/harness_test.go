@@ -43,8 +43,12 @@ func newWorld(t *testing.T, slow time.Duration) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	bank := simulator.New(pool, simulator.Config{Slow: slow})
+	if err := bank.Ping(t.Context()); err != nil { // makes the ledger, as being ready does
+		t.Fatal(err)
+	}
 	return &world{
-		log: newLog(t), bank: simulator.New(pool, simulator.Config{Slow: slow}), secret: s,
+		log: newLog(t), bank: bank, secret: s,
 		clock: &clock{}, logged: t.Output(),
 	}
 }
