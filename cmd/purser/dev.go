@@ -5,8 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -71,8 +75,13 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 	defer stopServices()
 	context.AfterFunc(embeddedCtx, stopServices)
 
+	started := time.Now()
 	err := func() error {
 		defer p.close()
+		if err := cfg.checkPorts(); err != nil {
+			return err
+		}
+		ownStore := cfg.eventstoreURL == ""
 		if err := startEmbedded(servicesCtx, embeddedCtx, embedded, p, &cfg); err != nil {
 			return err
 		}
@@ -80,10 +89,41 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 		if err != nil {
 			return err
 		}
-		return daemon.Run(servicesCtx, p.log, p.reg, append(services, announcer(services, out))...)
+		listed := services
+		if ownStore {
+			addr, _ := eventstorePorts.offset(cfg.portOffset).on(cfg.listen)
+			listed = append(slices.Clone(services), daemon.Service{Name: "eventstore", GRPCAddr: addr, HTTPAddr: addr})
+		}
+		return daemon.Run(servicesCtx, p.log, p.reg, append(services, announcer(listed, cfg.portOffset, started, out))...)
 	}()
 	stopEmbedded()
 	return errors.Join(err, embedded.Wait())
+}
+
+// checkPorts looks whether every port can be had, before anything is made or started.
+func (cfg devConfig) checkPorts() error {
+	all := map[string]ports{
+		"write": writePorts, "query": queryPorts, "inventory": inventoryPorts, "payment": paymentPorts, "saga": sagaPorts, "projector": projectorPorts,
+	}
+	if cfg.eventstoreURL == "" {
+		all["eventstore"] = eventstorePorts
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		grpc, http := all[name].offset(cfg.portOffset).on(cfg.listen)
+		for _, addr := range slices.Compact([]string{grpc, http}) {
+			l, err := net.Listen("tcp", addr)
+			switch {
+			case errors.Is(err, syscall.EADDRINUSE):
+				return fmt.Errorf("the %s service can't listen on %s: the port is in use (--port-offset chooses others)", name, addr)
+			case err != nil:
+				return fmt.Errorf("the %s service can't listen on %s: %w", name, addr, err)
+			}
+			if err := l.Close(); err != nil {
+				return fmt.Errorf("give back %s: %w", addr, err)
+			}
+		}
+	}
+	return nil
 }
 
 // startEmbedded starts what no URL stands for, and sets its URL. The start ends with startCtx, what was started with ctx.
@@ -146,8 +186,7 @@ func devServices(p *process, cfg devConfig) ([]daemon.Service, error) {
 }
 
 // announcer is a service that says where the others listen once all are ready.
-func announcer(services []daemon.Service, out io.Writer) daemon.Service {
-	started := time.Now()
+func announcer(services []daemon.Service, portOffset int, started time.Time, out io.Writer) daemon.Service {
 	return daemon.Service{Name: "announcer", Run: []func(context.Context) error{func(ctx context.Context) error {
 		for _, s := range services {
 			for s.Ready != nil && s.Ready(ctx) != nil {
@@ -158,11 +197,12 @@ func announcer(services []daemon.Service, out io.Writer) daemon.Service {
 				}
 			}
 		}
-		return announce(out, services, time.Since(started))
+		return announce(out, services, portOffset, time.Since(started))
 	}}}
 }
 
-func announce(out io.Writer, services []daemon.Service, took time.Duration) error {
+// announce ends with the first call of the README, so that the same line twice is one command sent twice.
+func announce(out io.Writer, services []daemon.Service, portOffset int, took time.Duration) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "\nPurser is ready (%.1f s).\n\nSERVICE\tGRPC\tHTTP (/metrics /livez /readyz)\n", took.Seconds())
 	var write string
@@ -172,8 +212,12 @@ func announce(out io.Writer, services []daemon.Service, took time.Duration) erro
 			write = s.GRPCAddr
 		}
 	}
+	demo := "purser demo"
+	if portOffset != 0 {
+		demo += fmt.Sprintf(" --port-offset %d", portOffset)
+	}
 	fmt.Fprintf(w, "\nTry (after `make tools`):\n\n  bin/grpcurl -plaintext -d '{\"request_id\":\"6a4c6e5e-55e9-4a0c-8a38-6ad2c8f1a001\",\"product_id\":\"mug\","+
 		"\"name\":\"Enamel mug\",\"price\":{\"currency_code\":\"EUR\",\"amount_minor\":1450}}' %s purser.catalog.v1.CatalogService/CreateProduct\n\n"+
-		"or run `purser demo`. Ctrl-C stops.\n\n", write)
+		"or run `%s`. Ctrl-C stops.\n\n", write, demo)
 	return w.Flush()
 }

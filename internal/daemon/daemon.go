@@ -102,7 +102,7 @@ func listen(service, addr, flag string) (net.Listener, error) {
 	l, err := net.Listen("tcp", addr)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("the %s service can't listen on %s: the port is in use (%s or --port-offset chooses another)", service, addr, flag)
+		return nil, fmt.Errorf("the %s service can't listen on %s: the port is in use (%s chooses another)", service, addr, flag)
 	case err != nil:
 		return nil, fmt.Errorf("the %s service can't listen on %s: %w", service, addr, err)
 	}

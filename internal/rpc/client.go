@@ -51,6 +51,7 @@ func newBreaker(service string, log *slog.Logger) circuitbreaker.CircuitBreaker[
 		}).
 		WithFailureRateThreshold(breakerFailureRate, breakerMinCalls, breakerWindow).
 		WithDelay(breakerPause).
+		WithSuccessThreshold(1). // half open, one answer tells
 		OnStateChanged(func(e circuitbreaker.StateChangedEvent) {
 			log.Warn("the circuit to a service changed", "to_service", service, "from", e.OldState.String(), "to", e.NewState.String())
 		}).
