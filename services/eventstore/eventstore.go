@@ -77,6 +77,9 @@ func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, err
 	if err != nil {
 		return nil, errors.Join(err, store.Close())
 	}
+	if err := createUsers(store); err != nil {
+		return nil, errors.Join(err, lis.Close(), store.Close())
+	}
 	s := &Server{
 		log:    log,
 		store:  store,

@@ -53,10 +53,32 @@ func TestRestartKeepsEventsAndRepeats(t *testing.T) {
 	}
 }
 
+// Scripts wait for the users to see that a server is ready. They are written once.
+func TestUsersAreThere(t *testing.T) {
+	dir := t.TempDir()
+	for range 2 {
+		s := start(t, dir)
+		c := connect(t, s.url())
+		var logins []string
+		for _, e := range readStream(t, c, "$users", esdb.ReadStreamOptions{From: esdb.Start{}}, 10) {
+			logins = append(logins, string(e.Event.Data))
+		}
+		if got := strings.Join(logins, " "); got != "admin ops" {
+			t.Errorf("got users %q", got)
+		}
+		for _, login := range logins {
+			wantRevisions(t, readStream(t, c, "$user-"+login, esdb.ReadStreamOptions{From: esdb.Start{}}, 10), 0)
+		}
+		if err := s.stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestShutdownEndsSubscriptions(t *testing.T) {
 	s := start(t, t.TempDir())
 	c := connect(t, s.url())
-	sub, err := c.SubscribeToAll(testContext(t), esdb.SubscribeToAllOptions{From: esdb.Start{}})
+	sub, err := c.SubscribeToAll(testContext(t), esdb.SubscribeToAllOptions{From: esdb.End{}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +149,7 @@ func TestHTTPAndGRPCShareThePort(t *testing.T) {
 		t.Errorf("/health/live: got %d", code)
 	}
 	code, body := get(t, r, "/metrics")
-	if code != http.StatusOK || !strings.Contains(body, "purser_eventstore_events_total 2") {
+	if code != http.StatusOK || !strings.Contains(body, "purser_eventstore_events_total 6") { // four of them are about users
 		t.Errorf("/metrics: got %d\n%s", code, body)
 	}
 	h, err := grpc_health_v1.NewHealthClient(dial(t, r.Addr())).Check(testContext(t), &grpc_health_v1.HealthCheckRequest{})
