@@ -116,7 +116,7 @@ func TestStockLevels(t *testing.T) {
 }
 
 func TestPayments(t *testing.T) {
-	requested := &paymentevent.AuthorizationRequested{CustomerId: "c-1", Amount: eur(2500), PaymentMethod: new("pm_card_visa")}
+	requested := requestedPayment()
 	unknown := &paymentevent.AuthorizationOutcomeUnknown{}
 	reconciled := func(o paymentevent.ReconciledOutcome) proto.Message {
 		return &paymentevent.PaymentReconciled{Outcome: o}
@@ -151,6 +151,10 @@ func TestPayments(t *testing.T) {
 	equal(t, folded(&Payments, requested, &paymentevent.AuthorizationDeclined{DeclineCode: "card_declined"}).DeclineCode, "card_declined")
 }
 
+func requestedPayment() *paymentevent.AuthorizationRequested {
+	return &paymentevent.AuthorizationRequested{CustomerId: "c-1", Amount: eur(2500), PaymentMethod: new("pm_card_visa")}
+}
+
 func TestOrderSummaries(t *testing.T) {
 	want := OrderSummary{
 		OrderNumber: "7K3M9QXA2TFD", CustomerID: "c-1", State: "PLACED", PaymentState: "NONE", Priority: "EXPEDITED",
@@ -160,7 +164,7 @@ func TestOrderSummaries(t *testing.T) {
 
 	want.State, want.PaymentState, want.UpdateTime = "CONFIRMED", "AUTHORIZED", at(3)
 	equal(t, folded(&OrderSummaries, placedOrder(),
-		&paymentevent.AuthorizationRequested{}, &paymentevent.PaymentAuthorized{}, &orderevent.OrderConfirmed{}), want)
+		requestedPayment(), &paymentevent.PaymentAuthorized{}, &orderevent.OrderConfirmed{}), want)
 
 	want.State, want.PaymentState, want.RejectReason, want.UpdateTime = "REJECTED", "NONE", "OUT_OF_STOCK", at(1)
 	equal(t, folded(&OrderSummaries, placedOrder(), rejectedOrder()), want)
@@ -202,7 +206,7 @@ func TestOrderStates(t *testing.T) {
 func TestOrderDetails(t *testing.T) {
 	moved := &orderevent.DeliveryAddressChanged{DeliveryAddress: &typev1.Address{Recipient: new("Ada"), Line1: new("Canal 2"), Line2: new("Attic"),
 		City: new("Delft"), Region: "ZH", PostalCode: "2612", CountryCode: "NL"}}
-	got := folded(&OrderDetails, placedOrder(), reserved("cup"), moved, &paymentevent.AuthorizationRequested{})
+	got := folded(&OrderDetails, placedOrder(), reserved("cup"), moved, requestedPayment())
 	equal(t, got, OrderDetail{
 		OrderNumber: "7K3M9QXA2TFD", CustomerID: "c-1", State: "PLACED", PaymentState: "REQUESTED", FulfillmentState: "PENDING",
 		Priority: "EXPEDITED", Currency: "EUR", Total: 2500,
@@ -254,8 +258,9 @@ func TestNeedsAttention(t *testing.T) {
 		{"a step was refused", []proto.Message{step}, true},
 		{"one that is not to be done any more", []proto.Message{reserved("cup"), step}, false},
 		{"and the order cancelled", []proto.Message{step, cancelled}, false},
-		{"the gateway refused the request", []proto.Message{&paymentevent.AuthorizationFailed{}}, true},
-		{"a card was declined", []proto.Message{&paymentevent.AuthorizationDeclined{}}, false},
+		{"the gateway refused the request", []proto.Message{requestedPayment(), &paymentevent.AuthorizationFailed{}}, true},
+		{"a card was declined", []proto.Message{requestedPayment(), &paymentevent.AuthorizationDeclined{}}, false},
+		{"somebody else asked for a payment", []proto.Message{&paymentevent.AuthorizationRequested{CustomerId: "c-2", Amount: eur(1)}}, true},
 		{"the gateway contradicts itself", []proto.Message{&paymentevent.PaymentContradicted{}, cancelled}, true},
 	} {
 		t.Run(c.name, func(t *testing.T) {
