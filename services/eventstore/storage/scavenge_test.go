@@ -234,6 +234,9 @@ func TestScavengingBesideEverythingElse(t *testing.T) {
 		closeStore(t, after)
 	}
 	wg.Wait()
+	for i := range streams { // what a smaller $maxCount has cost is gone for good
+		mustAppend(t, s, name(i), Any, proposal(5))
+	}
 	eventually(t, "nothing is left to scavenge", func() bool { return len(listed(t, s)) == 0 })
 	consistent(t, s)
 	equal(t, "left", s.mustCount(t), streams*(5+1)) // 5 is the last $maxCount
