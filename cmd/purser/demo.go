@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"text/tabwriter"
 	"time"
 
@@ -145,9 +144,7 @@ func demoOrders() []*demoOrder {
 
 func (d *demo) run(ctx context.Context, out, progress io.Writer) error {
 	orders := demoOrders()
-	bar := progressbar.NewOptions(len(demoProducts)+2*len(orders),
-		progressbar.OptionSetWriter(progress), progressbar.OptionSetDescription("demo"),
-		progressbar.OptionShowCount(), progressbar.OptionSetVisibility(isTerminal(progress)), progressbar.OptionClearOnFinish())
+	bar := newBar(progress, int64(len(demoProducts)+2*len(orders)), "demo", progressbar.OptionShowCount())
 	for _, p := range demoProducts {
 		if err := d.seed(ctx, p); err != nil {
 			return fmt.Errorf("seed %s: %w", p.id, err)
@@ -242,13 +239,4 @@ func shortName(v fmt.Stringer, prefix string) string { return v.String()[len(pre
 // formatMoney shows an amount of a currency with two decimals, as all of the demonstration are.
 func formatMoney(m *typev1.Money) string {
 	return fmt.Sprintf("%d.%02d %s", m.GetAmountMinor()/100, m.GetAmountMinor()%100, m.GetCurrencyCode())
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }

@@ -31,9 +31,7 @@ func eventstoreBackupCommand() *cobra.Command {
 			}
 			defer body.Close()
 			progress := cmd.ErrOrStderr()
-			bar := progressbar.NewOptions64(-1,
-				progressbar.OptionSetWriter(progress), progressbar.OptionSetDescription("backup"), progressbar.OptionShowBytes(true),
-				progressbar.OptionSetVisibility(isTerminal(progress)), progressbar.OptionClearOnFinish())
+			bar := newBar(progress, -1, "backup", progressbar.OptionShowBytes(true))
 			err = storage.ReceiveBackup(io.TeeReader(body, bar), args[0], func(dir string) error {
 				_ = bar.Finish()
 				return verifyStore(cmd.OutOrStdout(), progress, log, dir)

@@ -10,7 +10,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/purserhq/purser/services/eventstore/storage"
@@ -43,9 +42,7 @@ func storeIn(dir string) string {
 // verifyStore prints what an event store holds and what is wrong with it, which is an error.
 func verifyStore(out, progress io.Writer, log *slog.Logger, dir string) error {
 	const steps = 1000
-	bar := progressbar.NewOptions(steps,
-		progressbar.OptionSetWriter(progress), progressbar.OptionSetDescription("verify"),
-		progressbar.OptionSetVisibility(isTerminal(progress)), progressbar.OptionClearOnFinish())
+	bar := newBar(progress, steps, "verify")
 	begun := time.Now()
 	r, err := storage.Verify(dir, log, func(done float64) { _ = bar.Set(int(done * steps)) })
 	_ = bar.Finish()

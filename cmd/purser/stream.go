@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
 	"github.com/spf13/cobra"
 
 	"github.com/purserhq/purser/internal/eventlog"
@@ -67,21 +66,13 @@ func openLog(ctx context.Context, url string, schema eventlog.Schema, logger *sl
 	return l, nil
 }
 
-// newBar shows progress on a terminal, where it is in nobody's way; max is -1 where it is not known.
-func newBar(cmd *cobra.Command, max int64, what string, options ...progressbar.Option) *progressbar.ProgressBar {
-	visible := isTerminal(cmd.ErrOrStderr())
-	return progressbar.NewOptions64(max, append(options,
-		progressbar.OptionSetWriter(cmd.ErrOrStderr()), progressbar.OptionSetVisibility(visible), progressbar.OptionSetDescription(what),
-		progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish())...)
-}
-
 // walk visits the events of the whole log that are wanted, and shows how far it is.
 func walk(ctx context.Context, cmd *cobra.Command, l *eventlog.Log, visit func(eventlog.Recorded) error) error {
 	head, err := l.Head(ctx)
 	if err != nil {
 		return err
 	}
-	bar := newBar(cmd, int64(head), cmd.Name())
+	bar := newBar(cmd.ErrOrStderr(), int64(head), cmd.Name())
 	defer bar.Close()
 	for e, err := range l.All(ctx) {
 		if err != nil {

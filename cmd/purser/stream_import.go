@@ -48,7 +48,7 @@ func (m streamImport) run(ctx context.Context, cmd *cobra.Command, l *eventlog.L
 		if m.skipUnfit {
 			return errors.New("--skip-unfit needs a file: standard input can't be read twice")
 		}
-		bar := newBar(cmd, -1, "import", progressbar.OptionShowBytes(true))
+		bar := newBar(cmd.ErrOrStderr(), -1, "import", progressbar.OptionShowBytes(true))
 		defer bar.Close()
 		return m.append(ctx, cmd, l, io.TeeReader(cmd.InOrStdin(), bar), nil)
 	}
@@ -71,14 +71,14 @@ func (m streamImport) run(ctx context.Context, cmd *cobra.Command, l *eventlog.L
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return err
 	}
-	bar := newBar(cmd, info.Size(), "import", progressbar.OptionShowBytes(true))
+	bar := newBar(cmd.ErrOrStderr(), info.Size(), "import", progressbar.OptionShowBytes(true))
 	defer bar.Close()
 	return m.append(ctx, cmd, l, io.TeeReader(f, bar), checked)
 }
 
 // check reads the whole file before anything of it is written.
 func (m streamImport) check(ctx context.Context, cmd *cobra.Command, f io.Reader, size int64) (*eventfile.Histories, error) {
-	bar := newBar(cmd, size, "check", progressbar.OptionShowBytes(true))
+	bar := newBar(cmd.ErrOrStderr(), size, "check", progressbar.OptionShowBytes(true))
 	defer bar.Close()
 	checked, err := eventfile.Check(eventfile.NewReader(io.TeeReader(untilDone{ctx, f}, bar), m.partial))
 	if err != nil {
