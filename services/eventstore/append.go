@@ -2,7 +2,6 @@ package eventstore
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/shared"
 	"github.com/EventStore/EventStore-Client-Go/v4/protos/streams"
-	"github.com/google/uuid"
 	"google.golang.org/grpc/codes"
 
 	"github.com/purserhq/purser/services/eventstore/storage"
@@ -45,29 +43,30 @@ var _ streams.StreamsServer = (*service)(nil)
 
 // Append takes an append whole and then writes it.
 func (s *service) Append(ss streams.Streams_AppendServer) error {
-	resp, err := s.append(ss)
+	answer, err := s.append(ss)
 	if err != nil {
 		// A client that is still sending when the call fails reports a broken connection, not the status.
 		drain(ss)
 		return err
 	}
-	return ss.SendAndClose(resp)
+	return ss.SendMsg(answer)
 }
 
-func (s *service) append(ss streams.Streams_AppendServer) (*streams.AppendResp, error) {
-	first, err := ss.Recv()
+// append returns the answer, a message or a frame.
+func (s *service) append(ss streams.Streams_AppendServer) (any, error) {
+	var first proposal
+	err := ss.RecvMsg(&first)
 	if errors.Is(err, io.EOF) {
 		return nil, invalid("the append has no options")
 	}
 	if err != nil {
 		return nil, err
 	}
-	opts := first.GetOptions()
-	stream, err := writableStream(ss.Context(), opts.GetStreamIdentifier())
+	stream, err := writableStream(ss.Context(), first.options.GetStreamIdentifier())
 	if err != nil {
 		return nil, err
 	}
-	expected, err := expectedRevision(opts.GetExpectedStreamRevision())
+	expected, err := expectedRevision(first.options.GetExpectedStreamRevision())
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +78,7 @@ func (s *service) append(ss streams.Streams_AppendServer) (*streams.AppendResp, 
 	var conflict *storage.ConflictError
 	switch {
 	case errors.As(err, &conflict):
-		return wrongExpected(opts, conflict.Current), nil
+		return wrongExpected(first.options, conflict.Current), nil
 	case err != nil:
 		return nil, storageStatus(ss.Context(), err)
 	}
@@ -133,14 +132,15 @@ func receiveEvents(ss streams.Streams_AppendServer) ([]storage.Proposed, error) 
 	var events []storage.Proposed
 	size := 0
 	for {
-		req, err := ss.Recv()
+		var p proposal
+		err := ss.RecvMsg(&p)
 		if errors.Is(err, io.EOF) {
 			return events, nil
 		}
 		if err != nil {
 			return nil, err
 		}
-		e, err := proposed(ss, req.GetProposedMessage())
+		e, err := p.proposed(ss.Context())
 		if err != nil {
 			return nil, err
 		}
@@ -155,73 +155,29 @@ func receiveEvents(ss streams.Streams_AppendServer) ([]storage.Proposed, error) 
 // eventSize is how EventStoreDB counts: two bytes for each UTF-16 unit of the type.
 func eventSize(e storage.Proposed) int { return len(e.Data) + len(e.Metadata) + 2*len(e.Type) }
 
-func proposed(ss streams.Streams_AppendServer, m *streams.AppendReq_ProposedMessage) (storage.Proposed, error) {
-	if m == nil {
+// proposed checks an event.
+func (p *proposal) proposed(ctx context.Context) (storage.Proposed, error) {
+	switch {
+	case !p.event:
 		return storage.Proposed{}, invalid("the options of an append come once, before its events")
-	}
-	typ, hasType := m.GetMetadata()[keyType]
-	contentType, hasContentType := m.GetMetadata()[keyContentType]
-	if !hasType || !hasContentType {
-		return storage.Proposed{}, refuse(ss.Context(), codes.InvalidArgument, "Required Metadata Property is missing.",
+	case !p.hasType || !p.hasContentType:
+		return storage.Proposed{}, refuse(ctx, codes.InvalidArgument, "Required Metadata Property is missing.",
 			"exception", "missing-required-metadata-property", "required-metadata-properties", keyType+","+keyContentType)
-	}
-	id, err := eventID(m.GetId())
-	if err != nil || typ == "" {
+	case p.id == storage.ID{} || p.eventType == "":
 		return storage.Proposed{}, errHandler
 	}
-	return storage.Proposed{
-		ID:       id,
-		Type:     typ,
-		JSON:     contentType == typeJSON,
-		Metadata: m.GetCustomMetadata(),
-		Data:     m.GetData(),
-	}, nil
-}
-
-func eventID(id *shared.UUID) (storage.ID, error) {
-	var parsed uuid.UUID
-	switch v := id.GetValue().(type) {
-	case *shared.UUID_Structured_:
-		binary.BigEndian.PutUint64(parsed[:8], uint64(v.Structured.GetMostSignificantBits()))
-		binary.BigEndian.PutUint64(parsed[8:], uint64(v.Structured.GetLeastSignificantBits()))
-	case *shared.UUID_String_:
-		var err error
-		if parsed, err = uuid.Parse(v.String_); err != nil {
-			return storage.ID{}, err
-		}
-	}
-	if parsed == uuid.Nil {
-		return storage.ID{}, errors.New("an event id is required")
-	}
-	return storage.ID(parsed), nil
+	return storage.Proposed{ID: p.id, Type: p.eventType, JSON: p.json, Metadata: p.custom, Data: p.data}, nil
 }
 
 // drain receives what the client still sends, within a bound.
 func drain(ss streams.Streams_AppendServer) {
 	for size := 0; size < maxDrainBytes; {
-		req, err := ss.Recv()
-		if err != nil {
+		var p proposal
+		if ss.RecvMsg(&p) != nil {
 			return
 		}
-		size += len(req.GetProposedMessage().GetData()) + len(req.GetProposedMessage().GetCustomMetadata()) + 1
+		size += len(p.data) + len(p.custom) + 1
 	}
-}
-
-func appended(w storage.Written) *streams.AppendResp {
-	success := &streams.AppendResp_Success{
-		CurrentRevisionOption: &streams.AppendResp_Success_NoStream{NoStream: &shared.Empty{}},
-		PositionOption:        &streams.AppendResp_Success_NoPosition{NoPosition: &shared.Empty{}},
-	}
-	if w.Revision != storage.NoRevision {
-		success.CurrentRevisionOption = &streams.AppendResp_Success_CurrentRevision{CurrentRevision: uint64(w.Revision)}
-	}
-	if w.Position != 0 {
-		success.PositionOption = &streams.AppendResp_Success_Position{Position: &streams.AppendResp_Position{
-			CommitPosition:  uint64(w.Position),
-			PreparePosition: uint64(w.Position),
-		}}
-	}
-	return &streams.AppendResp{Result: &streams.AppendResp_Success_{Success: success}}
 }
 
 // wrongExpected is an ordinary answer in this protocol. It echoes the expectation, also in the fields of old clients.

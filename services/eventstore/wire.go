@@ -16,10 +16,10 @@ import (
 // Events are encoded straight from the stored record. The generated messages would cost a dozen allocations per event,
 // among them a map, which on the server is most of what reading costs.
 
-// frame is an encoded ReadResp.
+// frame is an encoded answer: a ReadResp or an AppendResp.
 type frame []byte
 
-// codec is gRPC's own, which also takes frames.
+// codec is gRPC's own, which also takes frames and fills proposals.
 type codec struct{ encoding.CodecV2 }
 
 func newCodec() codec { return codec{encoding.GetCodecV2("proto")} }
@@ -29,6 +29,13 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 		return mem.BufferSlice{mem.SliceBuffer(f)}, nil
 	}
 	return c.CodecV2.Marshal(v)
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if p, ok := v.(*proposal); ok {
+		return p.decode(data.Materialize()) // a copy: what was received goes back to gRPC
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }
 
 // Field numbers of streams.proto and shared.proto.
