@@ -1,41 +1,66 @@
 package query
 
 import (
+	"context"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/eventlog/memorylog"
+	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/localpostgres/pgtest"
 	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/readmodel"
 )
 
+// The service is ready once the projector has made every table, and says which it lacks.
 func TestReadyWhenEveryTableIsThere(t *testing.T) {
 	pool, err := postgres.Open(pgtest.Database(t), "query", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer pool.Close()
-	for _, table := range readmodel.Tables() {
-		if err := ready(t.Context(), pool); err == nil || !strings.Contains(err.Error(), table) {
-			t.Errorf("without %s: got %v", table, err)
+	missing := func(tables ...string) {
+		t.Helper()
+		err := ready(t.Context(), pool)
+		if err == nil {
+			t.Fatalf("ready without %v", tables)
 		}
-		create(t, pool, table)
+		for _, table := range tables {
+			if !strings.Contains(err.Error(), table) {
+				t.Errorf("without %s: got %v", table, err)
+			}
+		}
+	}
+	missing(readmodel.Tables()...)
+
+	projector := consumer.New(pool, memorylog.New(eventschema.New()), "projector", eventschema.Categories(), readmodel.Models(),
+		slog.New(slog.DiscardHandler), consumer.NewMetrics(prometheus.NewRegistry()))
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- projector.Run(ctx) }()
+	for deadline := time.Now().Add(20 * time.Second); projector.Ready(ctx) != nil; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Error("the projector does not get ready")
+			break
+		}
+	}
+	stop()
+	if err := <-done; err != nil {
+		t.Fatal(err)
 	}
 	if err := ready(t.Context(), pool); err != nil {
 		t.Error(err)
 	}
-}
 
-func create(t *testing.T, pool *pgxpool.Pool, table string) {
-	t.Helper()
-	if schema, _, ok := strings.Cut(table, "."); ok {
-		if _, err := pool.Exec(t.Context(), "CREATE SCHEMA IF NOT EXISTS "+schema); err != nil {
+	for _, table := range readmodel.Tables() {
+		if _, err := pool.Exec(t.Context(), "DROP TABLE "+table); err != nil {
 			t.Fatal(err)
 		}
-	}
-	if _, err := pool.Exec(t.Context(), "CREATE TABLE "+table+" ()"); err != nil {
-		t.Fatal(err)
+		missing(table)
 	}
 }
