@@ -89,13 +89,13 @@ func TestFailureIsTriedAgain(t *testing.T) {
 				got, _ := w.listed(it.key())
 				return got.Attempts >= 1 && got.LastError != "" && !got.NextTry.IsZero()
 			})
-			if events := w.log.of("7"); len(events) > 0 {
+			if events := w.recorded("7"); len(events) > 0 {
 				t.Fatalf("recorded %v", events[0].Messages)
 			}
 			w.peers.answer(fine)
 			w.until("the event", func() bool {
 				w.clock.advance(time.Second) // over the pauses, and whatever the circuit breaker makes of it
-				return len(w.log.of("7")) == 1
+				return len(w.recorded("7")) == 1
 			})
 			calls := to[*inventoryv1.ReserveStockRequest](w.peers)
 			first, last := calls[0], calls[len(calls)-1]
@@ -126,11 +126,11 @@ func TestRefusalIsRecorded(t *testing.T) {
 				w.clock.advance(settle)
 				return w.peers.count() >= 2
 			})
-			w.until("the event", func() bool { return len(w.log.of("7")) > 0 })
+			w.until("the event", func() bool { return len(w.recorded("7")) > 0 })
 			want := &fulfillmentevent.StepRefused{
 				OrderId: "7", Step: fulfillmentevent.Step_STEP_RESERVE_STOCK, ProductId: "mug", Reason: reason,
 			}
-			if events := w.log.of("7"); len(events) != 1 || !proto.Equal(events[0].Messages[0], want) {
+			if events := w.recorded("7"); len(events) != 1 || !proto.Equal(events[0].Messages[0], want) {
 				t.Errorf("recorded %v, want %v", events, want)
 			}
 		})
@@ -143,29 +143,29 @@ func TestAnswerAfterRefusal(t *testing.T) {
 	w.peers.answer(failing(fault.Missing(typev1.ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND, "product", "mug")))
 	w.add(item("RESERVE_STOCK", "mug"))
 	w.start()
-	w.until("the refusal", func() bool { return len(w.log.of("7")) == 1 })
+	w.until("the refusal", func() bool { return len(w.recorded("7")) == 1 })
 	w.peers.answer(fine)
 	w.until("the reservation", func() bool {
 		w.clock.advance(settle)
-		return len(w.log.of("7")) == 2
+		return len(w.recorded("7")) == 2
 	})
-	if _, ok := w.log.of("7")[1].Messages[0].(*fulfillmentevent.LineReserved); !ok {
-		t.Errorf("recorded %v", w.log.of("7")[1].Messages)
+	if _, ok := w.recorded("7")[1].Messages[0].(*fulfillmentevent.LineReserved); !ok {
+		t.Errorf("recorded %v", w.recorded("7")[1].Messages)
 	}
 }
 
 // An answer that could not be recorded is asked for again.
 func TestLogIsDown(t *testing.T) {
 	w := newWorld(t)
-	w.log.setDown(true)
+	w.log.SetDown(true)
 	it := item("RELEASE_STOCK", "mug")
 	w.add(it)
 	w.start()
 	w.until("the note of the failure", func() bool { got, _ := w.listed(it.key()); return got.Attempts > 0 })
-	w.log.setDown(false)
+	w.log.SetDown(false)
 	w.until("the event", func() bool {
 		w.clock.advance(time.Second)
-		return len(w.log.of("7")) == 1
+		return len(w.recorded("7")) == 1
 	})
 }
 
@@ -188,12 +188,12 @@ func TestProcessDies(t *testing.T) {
 	stop := w.start()
 	w.until("the first call", func() bool { return w.peers.count() == 1 })
 	stop()
-	if got, ok := w.listed(it.key()); !ok || got.Attempts != 0 || len(w.log.of("7")) != 0 {
-		t.Fatalf("left behind: %+v, %v", got, w.log.of("7"))
+	if got, ok := w.listed(it.key()); !ok || got.Attempts != 0 || len(w.recorded("7")) != 0 {
+		t.Fatalf("left behind: %+v, %v", got, w.recorded("7"))
 	}
 	close(gate)
 	w.start()
-	w.until("the event", func() bool { return len(w.log.of("7")) == 1 })
+	w.until("the event", func() bool { return len(w.recorded("7")) == 1 })
 	if calls := to[*inventoryv1.ReserveStockRequest](w.peers); calls[0].GetRequestId() != calls[1].GetRequestId() {
 		t.Error("another request id after the crash")
 	}

@@ -19,8 +19,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/aggregate"
+	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/domain/fulfillment"
 	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventlog/memorylog"
+	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/localpostgres/pgtest"
 	"github.com/purserhq/purser/internal/origin"
 	"github.com/purserhq/purser/internal/rpc"
@@ -35,7 +38,7 @@ import (
 type world struct {
 	t      *testing.T
 	list   list
-	log    *memoryLog
+	log    *memorylog.Log
 	secret *secret.Secret
 	steps  steps
 	peers  *peers
@@ -55,11 +58,12 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	w := &world{
-		t: t, log: newMemoryLog(), secret: s, peers: newPeers(), clock: &clock{},
-		list: list{pool: pool, table: "todo", columns: columns(), parked: "SELECT key FROM parked", timeout: listTimeout},
+		t: t, log: memorylog.New(eventschema.New()), secret: s, peers: newPeers(), clock: &clock{},
+		list: list{
+			pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow](), parked: states.Parked(), timeout: listTimeout,
+		},
 	}
-	w.exec(createTable())
-	w.exec("CREATE TABLE parked (key text PRIMARY KEY)")
+	w.consume()() // makes the tables
 	w.ready.Store(true)
 	conn := w.serve()
 	w.steps = steps{
@@ -70,47 +74,26 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-// createTable makes the list's table as the consumer's runtime would, from the tags of the row.
-func createTable() string {
-	types := map[reflect.Type]string{
-		reflect.TypeFor[string](): "text", reflect.TypeFor[int64](): "bigint", reflect.TypeFor[time.Time](): "timestamptz",
-	}
-	cols := []string{"key text NOT NULL"}
-	for f := range fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("db"), ",")
-		cols = append(cols, name+" "+types[f.Type]+" NOT NULL")
-	}
-	return fmt.Sprintf("CREATE TABLE todo (%s, PRIMARY KEY (key, step, product_id))", strings.Join(cols, ", "))
-}
-
-func columns() string {
-	var names []string
-	for f := range fields() {
-		name, _, _ := strings.Cut(f.Tag.Get("db"), ",")
-		names = append(names, name)
-	}
-	return strings.Join(names, ", ")
-}
-
-func fields() func(func(reflect.StructField) bool) {
-	return func(yield func(reflect.StructField) bool) {
-		row := reflect.TypeFor[todoRow]()
-		for i := range row.NumField() {
-			if !yield(row.Field(i)) {
-				return
-			}
-		}
-	}
-}
-
-func (w *world) exec(sql string, args ...any) {
+// consume keeps the list up to date, as the service does, until stop is called or the test ends.
+func (w *world) consume() (stop func()) {
 	w.t.Helper()
-	if _, err := w.list.pool.Exec(w.t.Context(), sql, args...); err != nil {
-		w.t.Fatal(err)
-	}
+	c := consumer.New(w.list.pool, w.log, "saga", eventschema.Categories(), []consumer.Model{states.Model(&todo)},
+		slog.New(slog.DiscardHandler), consumer.NewMetrics(prometheus.NewRegistry()))
+	ctx, cancel := context.WithCancel(w.t.Context())
+	done := make(chan error, 1)
+	go func() { done <- c.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			w.t.Errorf("the consumer: %v", err)
+		}
+	})
+	w.t.Cleanup(stop)
+	w.until("the list has caught up", func() bool { return c.Ready(ctx) == nil })
+	return stop
 }
 
-// add puts tasks on the list.
+// add puts tasks on the list, also such as no log would.
 func (w *world) add(tasks ...task) {
 	w.t.Helper()
 	for _, t := range tasks {
@@ -121,8 +104,28 @@ func (w *world) add(tasks ...task) {
 			args = append(args, row.Field(i).Interface())
 			marks = append(marks, fmt.Sprintf("$%d", i+2))
 		}
-		w.exec(fmt.Sprintf("INSERT INTO todo (key, %s) VALUES (%s)", columns(), strings.Join(marks, ", ")), args...)
+		sql := fmt.Sprintf("INSERT INTO %s (key, %s) VALUES (%s)", w.list.table, w.list.columns, strings.Join(marks, ", "))
+		if _, err := w.list.pool.Exec(w.t.Context(), sql, args...); err != nil {
+			w.t.Fatal(err)
+		}
 	}
+}
+
+// recorded are the events of an order's fulfilment.
+func (w *world) recorded(order string) []eventlog.Event {
+	w.t.Helper()
+	var events []eventlog.Event
+	for _, r := range w.log.Events() {
+		if r.Stream != eventlog.StreamName(eventschema.Fulfillment, order) {
+			continue
+		}
+		e, err := w.log.Decode(r)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		events = append(events, e)
+	}
+	return events
 }
 
 // listed reads an item back, whether or not it is due.
@@ -312,65 +315,4 @@ func (s orderPeer) RejectOrder(ctx context.Context, r *orderv1.RejectOrderReques
 
 func (s orderPeer) MarkCancelled(ctx context.Context, r *orderv1.MarkCancelledRequest) (*orderv1.MarkCancelledResponse, error) {
 	return take[orderv1.MarkCancelledResponse](ctx, s.peers, r)
-}
-
-// memoryLog is an event log in memory.
-type memoryLog struct {
-	mu      sync.Mutex
-	streams map[string][]eventlog.Event
-	down    bool
-}
-
-func newMemoryLog() *memoryLog { return &memoryLog{streams: map[string][]eventlog.Event{}} }
-
-func (l *memoryLog) of(order string) []eventlog.Event {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.streams[eventlog.StreamName("fulfillment", order)]
-}
-
-func (l *memoryLog) setDown(down bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.down = down
-}
-
-func (l *memoryLog) Append(_ context.Context, stream string, expected eventlog.Revision, events []eventlog.NewEvent) (eventlog.Appended, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.down {
-		return eventlog.Appended{}, eventlog.ErrUnavailable
-	}
-	if int(expected) != len(l.streams[stream])-1 {
-		return eventlog.Appended{}, &eventlog.ConflictError{Stream: stream, Expected: expected}
-	}
-	for _, e := range events {
-		expected++
-		l.streams[stream] = append(l.streams[stream], eventlog.Event{
-			Recorded: eventlog.Recorded{ID: e.ID, Stream: stream, Revision: expected},
-			Meta:     e.Meta, Messages: []proto.Message{e.Message},
-		})
-	}
-	return eventlog.Appended{Revision: expected}, nil
-}
-
-func (l *memoryLog) Read(_ context.Context, stream string, from eventlog.Revision, _ int) ([]eventlog.Recorded, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.down {
-		return nil, eventlog.ErrUnavailable
-	}
-	var out []eventlog.Recorded
-	for _, e := range l.streams[stream] {
-		if e.Revision >= from {
-			out = append(out, e.Recorded)
-		}
-	}
-	return out, nil
-}
-
-func (l *memoryLog) Decode(r eventlog.Recorded) (eventlog.Event, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.streams[r.Stream][r.Revision], nil
 }

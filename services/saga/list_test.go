@@ -6,57 +6,209 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventschema"
+	fulfillmentevent "github.com/purserhq/purser/proto/purser/fulfillment/event/v1"
+	orderevent "github.com/purserhq/purser/proto/purser/order/event/v1"
+	paymentevent "github.com/purserhq/purser/proto/purser/payment/event/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
+
+// happens appends events of an order at a time, and waits until the list shows them.
+func (w *world) happens(order string, at time.Time, messages ...proto.Message) {
+	w.t.Helper()
+	for _, m := range messages {
+		// The packages of event messages are purser.<area>.event.v1, and an order's areas are its categories.
+		category := string(m.ProtoReflect().Descriptor().ParentFile().Package().Parent().Parent().Name())
+		stream := eventlog.StreamName(category, order)
+		a, err := w.log.Append(w.t.Context(), stream, w.last(stream), []eventlog.NewEvent{{
+			ID: uuid.New(), Message: m, Meta: eventlog.Metadata{OccurredAt: at, CorrelationID: "correlation of " + order},
+		}})
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		w.shows(a.Position)
+	}
+}
+
+func (w *world) last(stream string) eventlog.Revision {
+	w.t.Helper()
+	stored, err := w.log.Read(w.t.Context(), stream, 0, 0)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return eventlog.Revision(len(stored) - 1)
+}
+
+func (w *world) shows(p eventlog.Position) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	defer cancel()
+	if err := todo.Await(ctx, w.list.pool, p); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func placedWith(order string, p typev1.Priority) *orderevent.OrderPlaced {
+	return &orderevent.OrderPlaced{
+		OrderId: order, OrderNumber: "number of " + order, CustomerId: "ada", Priority: p, PaymentMethod: new("pm_card_visa"),
+		Total: &typev1.Money{CurrencyCode: "EUR", AmountMinor: 3200},
+		Lines: []*orderevent.OrderLine{{ProductId: "mug", Name: "Mug", Quantity: 2, UnitPrice: &typev1.Money{CurrencyCode: "EUR", AmountMinor: 1600}}},
+	}
+}
+
+// paid is all that happens before an order can be confirmed.
+func paid(order string) []proto.Message {
+	placed := placedWith(order, typev1.Priority_PRIORITY_STANDARD)
+	return []proto.Message{
+		placed,
+		&fulfillmentevent.LineReserved{OrderId: order, ProductId: "mug", Quantity: 2},
+		&paymentevent.AuthorizationRequested{OrderId: order, CustomerId: placed.CustomerId, Amount: placed.Total},
+		&paymentevent.PaymentAuthorized{OrderId: order},
+	}
+}
+
+// due reads the items of a step that are due.
+func (w *world) due(step string, now time.Time, without []itemKey, max int) []task {
+	w.t.Helper()
+	tasks, err := w.list.due(w.t.Context(), []string{step, "MARK_CANCELLED"}, now, without, max)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return tasks
+}
+
+func orders(tasks []task) string {
+	ids := make([]string, len(tasks))
+	for i, task := range tasks {
+		ids[i] = task.OrderID
+	}
+	return fmt.Sprint(ids)
+}
 
 func TestDueIsInOrder(t *testing.T) {
 	w := newWorld(t)
+	w.consume()
+	const standard, expedited, critical = typev1.Priority_PRIORITY_STANDARD, typev1.Priority_PRIORITY_EXPEDITED, typev1.Priority_PRIORITY_CRITICAL
 	now := time.Now()
-	add := func(order string, priority int64, age time.Duration, next time.Time) {
-		it := item("RESERVE_STOCK", "mug")
-		it.OrderID, it.Priority, it.Since, it.NextTry = order, priority, now.Add(-age), next
-		w.add(it)
+	for _, o := range []struct {
+		order    string
+		priority typev1.Priority
+		age      time.Duration
+	}{
+		{"young", standard, time.Second}, {"old", standard, time.Hour}, {"critical", critical, time.Second}, {"expedited", expedited, time.Minute},
+		{"waiting", critical, time.Hour}, {"waited", critical, time.Minute}, {"resting", critical, time.Hour},
+	} {
+		w.happens(o.order, now.Add(-o.age), placedWith(o.order, o.priority))
 	}
-	add("young", 1, time.Second, time.Time{})
-	add("old", 1, time.Hour, now.Add(-time.Second))
-	add("critical", 3, time.Second, time.Time{})
-	add("expedited", 2, time.Minute, time.Time{})
-	add("waiting", 3, time.Hour, now.Add(time.Minute))
-	add("resting", 3, time.Hour, time.Time{})
-	w.add(item("CONFIRM_ORDER", ""))
-	resting := itemKey{"resting", "RESERVE_STOCK", "mug"}
-	tasks, err := w.list.due(t.Context(), []string{"RESERVE_STOCK", "RELEASE_STOCK"}, now, []itemKey{resting}, 3)
-	var got []string
-	for _, task := range tasks {
-		got = append(got, task.OrderID)
+	w.happens("paid", now.Add(-2*time.Hour), paid("paid")...)
+	for order, next := range map[string]time.Time{"waiting": now.Add(time.Minute), "waited": now.Add(-time.Second)} {
+		if err := w.list.failed(t.Context(), itemKey{order, "RESERVE_STOCK", "mug"}, 1, next, "busy"); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if want := "[critical expedited old]"; err != nil || fmt.Sprint(got) != want {
-		t.Errorf("%v, %v, want %s", got, err, want)
+	resting := []itemKey{{"resting", "RESERVE_STOCK", "mug"}, {"old", "RESERVE_STOCK", "pen"}, {"young", "RELEASE_STOCK", "mug"}}
+	for max, want := range map[int]string{9: "[waited critical expedited old young]", 3: "[waited critical expedited]"} {
+		if got := orders(w.due("RESERVE_STOCK", now, resting, max)); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
+	if got, want := orders(w.due("CONFIRM_ORDER", now, resting, 9)), "[paid]"; got != want {
+		t.Errorf("%s, want %s", got, want)
+	}
+
 	b, err := w.list.backlogs(t.Context())
 	if err != nil || len(b) != 2 {
 		t.Fatalf("%v, %v", b, err)
 	}
 	for _, step := range b {
-		if step.Step == "RESERVE_STOCK" && (step.Items != 6 || now.Sub(step.Oldest).Round(time.Minute) != time.Hour) {
-			t.Errorf("%+v", step)
+		want := map[string]backlog{"RESERVE_STOCK": {Items: 7, Oldest: now.Add(-time.Hour)}, "CONFIRM_ORDER": {Items: 1, Oldest: now.Add(-2 * time.Hour)}}[step.Step]
+		if step.Items != want.Items || !step.Oldest.Equal(want.Oldest.Truncate(time.Microsecond)) {
+			t.Errorf("%+v, want %+v", step, want)
 		}
+	}
+}
+
+// An item has all that is needed to carry it out, and what it is on account of.
+func TestItemsAreComplete(t *testing.T) {
+	w := newWorld(t)
+	w.consume()
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	w.happens("7", now, placedWith("7", typev1.Priority_PRIORITY_EXPEDITED))
+	tasks := w.due("RESERVE_STOCK", now, nil, 9)
+	if len(tasks) != 1 {
+		t.Fatalf("%+v", tasks)
+	}
+	got := tasks[0]
+	got.Since, got.NextTry = got.Since.UTC(), got.NextTry.UTC()
+	want := task{OrderID: "7", todoRow: todoRow{
+		Step: "RESERVE_STOCK", ProductID: "mug", Priority: 2, Quantity: 2, CustomerID: "ada", PaymentMethod: "pm_card_visa", Currency: "EUR", Total: 3200,
+		CausationID: w.log.Events()[0].ID.String(), CorrelationID: "correlation of 7", Since: now,
+	}}
+	if got != want {
+		t.Errorf("\n got %+v\nwant %+v", got, want)
+	}
+}
+
+// Notes on failures stay with their item while the order goes on, and go with it.
+func TestNotesOnFailures(t *testing.T) {
+	w := newWorld(t)
+	w.consume()
+	now := time.Now()
+	w.happens("7", now, placedWith("7", typev1.Priority_PRIORITY_STANDARD))
+	w.happens("8", now, placedWith("8", typev1.Priority_PRIORITY_STANDARD))
+	mug := itemKey{"7", "RESERVE_STOCK", "mug"}
+	note := func(attempts int64) {
+		t.Helper()
+		if err := w.list.failed(t.Context(), mug, attempts, now.Add(-time.Second), "busy"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	attempts := func() string {
+		all := map[string]string{}
+		for _, task := range w.due("RESERVE_STOCK", now, nil, 9) {
+			all[task.OrderID] = fmt.Sprint(task.Attempts, task.LastError)
+		}
+		return fmt.Sprint(all)
+	}
+	note(1)
+	note(2)
+	w.happens("7", now, &orderevent.DeliveryAddressChanged{OrderId: "7"})
+	if got, want := attempts(), "map[7:2busy 8:0]"; got != want {
+		t.Errorf("noted %s, want %s", got, want)
+	}
+	w.happens("7", now, &fulfillmentevent.LineReserved{OrderId: "7", ProductId: "mug", Quantity: 2})
+	note(3) // of an attempt that was under way
+	if got, want := attempts(), "map[8:0]"; got != want {
+		t.Errorf("after the item was done: noted %s, want %s", got, want)
 	}
 }
 
 // What an order wants is not known while an event of its can't be applied, a cancellation, say.
 func TestParkedOrdersRest(t *testing.T) {
 	w := newWorld(t)
-	parked, other := item("CONFIRM_ORDER", ""), item("CONFIRM_ORDER", "")
-	parked.OrderID = "8"
-	w.add(parked, other)
-	w.exec("INSERT INTO parked VALUES ('8')")
-	tasks, err := w.list.due(t.Context(), []string{"CONFIRM_ORDER"}, time.Now(), nil, 10)
-	if err != nil || len(tasks) != 1 || tasks[0].OrderID != "7" {
-		t.Errorf("%v, %v, want the order that is not parked", tasks, err)
+	w.consume()
+	now := time.Now()
+	w.happens("7", now, paid("7")...)
+	w.happens("8", now, paid("8")...)
+	if got, want := orders(w.due("CONFIRM_ORDER", now, nil, 9)), "[7 8]"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
-	w.exec("DELETE FROM parked")
-	if tasks, err = w.list.due(t.Context(), []string{"CONFIRM_ORDER"}, time.Now(), nil, 10); err != nil || len(tasks) != 2 {
-		t.Errorf("%v, %v, want both once it is parked no more", tasks, err)
+	stream := eventlog.StreamName(eventschema.Order, "8")
+	a, err := w.log.AppendRecorded(t.Context(), stream, w.last(stream), []eventlog.Recorded{{
+		ID: uuid.New(), Type: "OrderCancellationRequested", ContentType: eventschema.ContentTypeJSON,
+		Data: []byte("["), Metadata: []byte(`{"schemaVersion":1}`),
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.shows(a.Position)
+	if got, want := orders(w.due("CONFIRM_ORDER", now, nil, 9)), "[7]"; got != want {
+		t.Errorf("once the other is parked: %s, want %s", got, want)
 	}
 }
 
@@ -68,7 +220,7 @@ func TestListIsBoundedInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(t.Context())
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE todo"); err != nil {
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+w.list.table); err != nil {
 		t.Fatal(err)
 	}
 	w.list.timeout = 50 * time.Millisecond

@@ -55,8 +55,8 @@ func TestSteps(t *testing.T) {
 			stop := w.start()
 			w.until("the call", func() bool { return w.peers.count() > 0 })
 			if c.event != nil {
-				w.until("the event", func() bool { return len(w.log.of("7")) > 0 })
-				e := w.log.of("7")[0]
+				w.until("the event", func() bool { return len(w.recorded("7")) > 0 })
+				e := w.recorded("7")[0]
 				if !proto.Equal(e.Messages[0], c.event) {
 					t.Errorf("recorded %v, want %v", e.Messages[0], c.event)
 				}
