@@ -182,7 +182,7 @@ func TestAValueThatCantBeStoredParksItsKeyOnly(t *testing.T) {
 	for i := range 20 {
 		w.log.append(fmt.Sprintf("a-k%d", i%4), int64(i))
 	}
-	w.log.append("b-k1", tooLarge)
+	bad := w.log.append("b-k1", tooLarge)
 	w.log.append("a-k1", 1)
 	w.run(w.models()...)
 	w.settled()
@@ -191,7 +191,7 @@ func TestAValueThatCantBeStoredParksItsKeyOnly(t *testing.T) {
 	w.settled()
 	w.check()
 	parked := query[parkedKey](w, "SELECT key, position FROM consumer.parked")
-	if want := []parkedKey{{"k1", 210}}; !slices.Equal(parked, want) {
+	if want := []parkedKey{{"k1", int64(bad)}}; !slices.Equal(parked, want) {
 		t.Errorf("parked %v, want %v", parked, want)
 	}
 	w.await("accounts", "k2", w.log.head())
@@ -239,9 +239,9 @@ func TestAnOutageIsSeenFromOutside(t *testing.T) {
 		}
 	}
 	becomes(true)
-	w.log.interrupt(true)
+	w.log.SetDown(true)
 	becomes(false)
-	w.log.interrupt(false)
+	w.log.SetDown(false)
 	becomes(true)
 }
 
@@ -302,37 +302,37 @@ func TestTokensAreOfTheReadersOwnBuild(t *testing.T) {
 func TestEventsOfOtherCategoriesAreNotEvenDecoded(t *testing.T) {
 	w := newWorld(t)
 	w.run(w.models()...)
-	w.log.newer = "c-k"
-	w.log.append("c-k", 1)
+	w.log.appendNewer("c-k")
 	w.await("accounts", "", w.log.append("a-k", 1))
 	w.settled()
 	w.check()
 }
 
 func TestAForeignLogStopsTheConsumer(t *testing.T) {
-	for name, change := range map[string]func(l *memoryLog){
-		"another store":                   func(l *memoryLog) { l.identity = "another" },
-		"set back":                        func(l *memoryLog) { l.events = l.events[:1] },
-		"set back, and grown by the same": func(l *memoryLog) { l.events[1].ID = uuid.New() },
-		"set back, and grown further": func(l *memoryLog) {
-			l.events[1].ID = uuid.New()
-			l.events = append(l.events, l.events[1])
-			l.events[2].Position = 1000
+	for name, change := range map[string]func(l *numberLog, first eventlog.Position){
+		"another store": func(l *numberLog, _ eventlog.Position) { l.identity = "another" },
+		"set back":      func(l *numberLog, first eventlog.Position) { l.SetBack(first) },
+		"set back, and grown by the same": func(l *numberLog, first eventlog.Position) {
+			l.SetBack(first)
+			l.append("a-k", 1)
 		},
-		"wiped, with nothing in it so far": func(l *memoryLog) { l.events = nil },
+		"set back, and grown further": func(l *numberLog, first eventlog.Position) {
+			l.SetBack(first)
+			l.append("a-k", 1)
+			l.append("a-k", 1)
+		},
+		"wiped, with nothing in it so far": func(l *numberLog, _ eventlog.Position) { l.SetBack(0) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			_, stop := w.run(w.models()...)
-			w.log.append("a-k", 1)
+			first := w.log.append("a-k", 1)
 			w.await("accounts", "", w.log.append("a-k", 1))
 			w.await("entries", "", w.log.head())
 			if err := stop(); err != nil {
 				t.Fatal(err)
 			}
-			w.log.mu.Lock()
-			change(w.log)
-			w.log.mu.Unlock()
+			change(w.log, first)
 			c := w.consumer(w.models()...)
 			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 			defer cancel()

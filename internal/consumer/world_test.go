@@ -95,7 +95,7 @@ type entry struct {
 type world struct {
 	t    *testing.T
 	pool *pgxpool.Pool
-	log  *memoryLog
+	log  *numberLog
 
 	accounts *consumer.Fold[account]
 	brackets *consumer.Report[account, bracket]
@@ -110,7 +110,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w := &world{t: t, pool: pool, log: newMemoryLog()}
+	w := &world{t: t, pool: pool, log: newNumberLog(t)}
 	w.accounts, w.brackets, w.wishes, w.entries = newModels()
 	return w
 }
@@ -183,13 +183,13 @@ func (w *world) check() {
 	w.t.Helper()
 	totals, seen, parked := map[string]int64{}, map[string]int{}, map[string]bool{}
 	var journal []entry
-	for _, r := range w.log.events {
+	for _, r := range w.log.Events() {
 		category, key, _ := eventlog.SplitStream(r.Stream)
-		n := w.log.numbers[r.Position]
-		if parked[key] = parked[key] || n < 0 || n == tooLarge; category == "c" {
+		if category == "c" {
 			continue
 		}
-		if parked[key] {
+		n := w.log.number(r)
+		if parked[key] = parked[key] || n < 0 || n == tooLarge; parked[key] {
 			if category == "a" && n >= 0 { // the journal takes every number
 				journal = append(journal, entry{key, int64(r.Revision), n})
 			}
