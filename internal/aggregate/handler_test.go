@@ -14,6 +14,8 @@ import (
 
 	"github.com/purserhq/purser/internal/aggregate"
 	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventlog/memorylog"
+	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/fault"
 	"github.com/purserhq/purser/internal/origin"
 	"github.com/purserhq/purser/internal/secret"
@@ -63,7 +65,7 @@ func newReplica(log aggregate.Log, s *secret.Secret) *aggregate.Handler[counter]
 }
 
 func TestARepeatHasNoSecondEffectAndTheSameAnswer(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	h := newHandler(t, log)
 	id := uuid.NewString()
 	first, err := h.Handle(t.Context(), "p", command(id, 60), receive(60))
@@ -81,13 +83,13 @@ func TestARepeatHasNoSecondEffectAndTheSameAnswer(t *testing.T) {
 	if !again.Repeat || again.Etag() != first.Etag() || again.Token() != first.Token() || !proto.Equal(again.Messages[0], first.Messages[0]) {
 		t.Errorf("the repeat was answered %+v, the first %+v", again, first)
 	}
-	if n := len(log.streams["stock-p"]); n != 2 {
+	if n := len(log.Events()); n != 2 {
 		t.Errorf("%d events are stored, want 2", n)
 	}
 }
 
 func TestARepeatIsKnownToAReplicaThatNeverSawTheFirst(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
 	if err != nil {
 		t.Fatal(err)
@@ -101,13 +103,13 @@ func TestARepeatIsKnownToAReplicaThatNeverSawTheFirst(t *testing.T) {
 		}
 		answers = append(answers, done)
 	}
-	if answers[2].Etag() != answers[0].Etag() || len(log.streams["stock-p"]) != 1 {
-		t.Errorf("answers %+v, %d events", answers, len(log.streams["stock-p"]))
+	if answers[2].Etag() != answers[0].Etag() || len(log.Events()) != 1 {
+		t.Errorf("answers %+v, %d events", answers, len(log.Events()))
 	}
 }
 
 func TestAReusedRequestIDIsRefused(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	h := newHandler(t, log)
 	id := uuid.NewString()
 	if _, err := h.Handle(t.Context(), "p", command(id, 1), receive(1)); err != nil {
@@ -120,7 +122,7 @@ func TestAReusedRequestIDIsRefused(t *testing.T) {
 }
 
 func TestEtag(t *testing.T) {
-	h := newHandler(t, newMemoryLog())
+	h := newHandler(t, newShakyLog())
 	done, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 1), receive(1))
 	if err != nil {
 		t.Fatal(err)
@@ -143,7 +145,7 @@ func TestEtag(t *testing.T) {
 }
 
 func TestARefusalIsNeverAnsweredFromAStaleMemory(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
 	if err != nil {
 		t.Fatal(err)
@@ -161,7 +163,7 @@ func TestARefusalIsNeverAnsweredFromAStaleMemory(t *testing.T) {
 }
 
 func TestConcurrentCommandsOnReplicasLoseNothing(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
 	if err != nil {
 		t.Fatal(err)
@@ -187,13 +189,13 @@ func TestConcurrentCommandsOnReplicasLoseNothing(t *testing.T) {
 	if outcomes[0] != 2*limit || outcomes[typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT] != 2*limit {
 		t.Errorf("outcomes %v, want %d accepted and as many refused", outcomes, 2*limit)
 	}
-	if n := len(log.streams["stock-p"]); n != limit {
+	if n := len(log.Events()); n != limit {
 		t.Errorf("%d events, want %d", n, limit)
 	}
 }
 
 func TestAnAppendThatTookEffectButWasNotAnsweredIsFoundAgain(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	h := newHandler(t, log)
 	id := uuid.NewString()
 	log.loseNextAnswer = true
@@ -207,7 +209,7 @@ func TestAnAppendThatTookEffectButWasNotAnsweredIsFoundAgain(t *testing.T) {
 }
 
 func TestContinueRecordsOnceUnderTheSameRequest(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	h := newHandler(t, log)
 	id, other := uuid.NewString(), uuid.NewString()
 	if _, err := h.Handle(t.Context(), "p", command(id, 1), receive(1)); err != nil {
@@ -231,7 +233,7 @@ func TestContinueRecordsOnceUnderTheSameRequest(t *testing.T) {
 			t.Errorf("the request recorded %v up to %s, want two events up to revision 2", done.Messages, done.Etag())
 		}
 	}
-	if n := len(log.streams["stock-p"]); n != 3 {
+	if n := len(log.Events()); n != 3 {
 		t.Errorf("%d events, want 3", n)
 	}
 	if _, err := h.Continue(t.Context(), "p", uuid.NewString(), outcome); err == nil {
@@ -240,7 +242,7 @@ func TestContinueRecordsOnceUnderTheSameRequest(t *testing.T) {
 }
 
 func TestWaitingForAHotEntityEndsWithTheDeadline(t *testing.T) {
-	h := newHandler(t, newMemoryLog())
+	h := newHandler(t, newShakyLog())
 	started, finish := make(chan struct{}), make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -265,7 +267,7 @@ func TestWaitingForAHotEntityEndsWithTheDeadline(t *testing.T) {
 }
 
 func TestConflictsUntilTheDeadlineAreContention(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	log.fast = true
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
@@ -276,14 +278,18 @@ func TestConflictsUntilTheDeadlineAreContention(t *testing.T) {
 }
 
 func TestEventsCarryWhereTheyComeFrom(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	h := newHandler(t, log)
 	ctx := origin.With(t.Context(), origin.Origin{Actor: "ann", CorrelationID: "c", CausationID: "e", Traceparent: "t"})
 	cmd := command(uuid.NewString(), 1)
 	if _, err := h.Handle(ctx, "p", cmd, receive(1)); err != nil {
 		t.Fatal(err)
 	}
-	m := log.streams["stock-p"][0].Meta
+	e, err := log.Decode(log.Events()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := e.Meta
 	if m.Actor != "ann" || m.CorrelationID != "c" || m.CausationID != "e" || m.Traceparent != "t" ||
 		m.RequestID != cmd.RequestId || m.RequestHash == "" || m.OccurredAt.Nanosecond() != 6 {
 		t.Errorf("metadata %+v", m)
@@ -300,58 +306,32 @@ func reason(err error) typev1.ErrorReason {
 	return typev1.ErrorReason_ERROR_REASON_UNSPECIFIED
 }
 
-// memoryLog is an event log in memory that can lose an answer, have others that are always faster, and be set back.
-type memoryLog struct {
-	mu             sync.Mutex
-	position       eventlog.Position
-	streams        map[string][]eventlog.Event
+// shakyLog is an event log in memory that can lose an answer, and have others that are always faster.
+type shakyLog struct {
+	*memorylog.Log
 	loseNextAnswer bool
 	fast           bool
 }
 
-func newMemoryLog() *memoryLog { return &memoryLog{streams: map[string][]eventlog.Event{}} }
+func newShakyLog() *shakyLog { return &shakyLog{Log: memorylog.New(eventschema.New())} }
 
-func (l *memoryLog) Append(_ context.Context, stream string, expected eventlog.Revision, events []eventlog.NewEvent) (eventlog.Appended, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.fast || int(expected) != len(l.streams[stream])-1 {
+func (l *shakyLog) Append(ctx context.Context, stream string, expected eventlog.Revision, events []eventlog.NewEvent) (eventlog.Appended, error) {
+	if l.fast {
 		return eventlog.Appended{}, &eventlog.ConflictError{Stream: stream, Expected: expected}
 	}
-	for _, e := range events {
-		l.position++
-		expected++
-		l.streams[stream] = append(l.streams[stream], eventlog.Event{
-			Recorded: eventlog.Recorded{ID: e.ID, Stream: stream, Revision: expected, Position: l.position},
-			Meta:     e.Meta, Messages: []proto.Message{e.Message},
-		})
-	}
+	a, err := l.Log.Append(ctx, stream, expected, events)
 	if l.loseNextAnswer {
 		l.loseNextAnswer = false
 		return eventlog.Appended{}, fmt.Errorf("append: %w", eventlog.ErrUnavailable)
 	}
-	return eventlog.Appended{Revision: expected, Position: l.position}, nil
+	return a, err
 }
 
-func (l *memoryLog) setBack(stream string, keep int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.streams[stream] = l.streams[stream][:keep:keep]
-}
-
-func (l *memoryLog) Read(_ context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var out []eventlog.Recorded
-	for _, e := range l.streams[stream] {
-		if e.Revision >= from && (max <= 0 || len(out) < max) {
-			out = append(out, e.Recorded)
-		}
+// keep forgets all but the first events.
+func (l *shakyLog) keep(n int) {
+	var last eventlog.Position
+	for _, e := range l.Events()[:n] {
+		last = e.Position
 	}
-	return out, nil
-}
-
-func (l *memoryLog) Decode(r eventlog.Recorded) (eventlog.Event, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.streams[r.Stream][r.Revision], nil
+	l.SetBack(last)
 }

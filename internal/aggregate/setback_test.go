@@ -34,7 +34,7 @@ func TestALogThatWasSetBack(t *testing.T) {
 		{name: "another past of the same last event", before: []int64{1, 60}, since: []int64{5}, resumed: 60, again: 0, total: 66},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			log := newMemoryLog()
+			log := newShakyLog()
 			s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
 			if err != nil {
 				t.Fatal(err)
@@ -55,7 +55,7 @@ func TestALogThatWasSetBack(t *testing.T) {
 				ids = append(ids, uuid.NewString())
 				send(h, ids[len(ids)-1], n)
 			}
-			log.setBack("stock-p", c.keep)
+			log.keep(c.keep)
 			for _, n := range c.since {
 				send(other, uuid.NewString(), n)
 			}
@@ -75,12 +75,12 @@ func TestALogThatWasSetBack(t *testing.T) {
 }
 
 func TestNothingIsRefusedForWhatHasVanished(t *testing.T) {
-	log := newMemoryLog()
+	log := newShakyLog()
 	h := newHandler(t, log)
 	if _, err := h.Handle(t.Context(), "p", command(uuid.NewString(), limit), receive(limit)); err != nil {
 		t.Fatal(err)
 	}
-	log.setBack("stock-p", 0)
+	log.keep(0)
 	if _, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 1), receive(1)); err != nil {
 		t.Errorf("refused by a memory of what is gone: %v", err)
 	}
