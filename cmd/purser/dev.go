@@ -37,6 +37,7 @@ type devConfig struct {
 	dataDir, listen            string
 	portOffset                 int
 	eventstoreURL, postgresURL string
+	rebuild                    bool
 }
 
 func devCommand() *cobra.Command {
@@ -60,6 +61,7 @@ func devCommand() *cobra.Command {
 	fs.IntVar(&cfg.portOffset, "port-offset", 0, "added to every port, to run several side by side")
 	fs.StringVar(&cfg.eventstoreURL, "eventstore-url", "", "connection string of an event store to use instead of the embedded one")
 	fs.StringVar(&cfg.postgresURL, "postgres-url", "", "connection string of a Postgres to use instead of a private one")
+	fs.BoolVar(&cfg.rebuild, "rebuild", false, "drop what is derived from the log at the start, to make it anew: after an older log was restored")
 	return cmd
 }
 
@@ -84,6 +86,11 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 		ownStore := cfg.eventstoreURL == ""
 		if err := startEmbedded(servicesCtx, embeddedCtx, embedded, p, &cfg); err != nil {
 			return err
+		}
+		if cfg.rebuild {
+			if err := p.dropDerived(servicesCtx, cfg.postgresURL); err != nil {
+				return err
+			}
 		}
 		services, err := devServices(p, cfg)
 		if err != nil {

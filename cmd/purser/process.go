@@ -63,6 +63,16 @@ func (p *process) pool(url, service string) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
+// dropDerived has the read models, reports and to-do lists made anew from the log.
+func (p *process) dropDerived(ctx context.Context, url string) error {
+	pool, err := postgres.Open(url, "rebuild", 0)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	return consumer.Drop(ctx, pool)
+}
+
 func loadSecret(file string) (*secret.Secret, error) {
 	if file == "" {
 		return nil, errors.New("--secret-file is required: it names the file with the deployment's secret")

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 )
@@ -20,14 +21,14 @@ func IsSystem(stream string) bool {
 func (r *Recorded) IsTombstone() bool { return r.Type == "$streamDeleted" }
 
 // All returns every event of the log in its order, up to the one that is the last when it begins. Events of streams that
-// were deleted or truncated are among them until the store has discarded them. It reads on over outages; an error is the
-// last thing it returns.
+// were deleted or truncated are among them until the store has discarded them. It reads on over short outages; an error,
+// also of a store that does not answer for pageTimeout, is the last thing it returns.
 func (l *Log) All(ctx context.Context) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
 		head, err := l.Head(ctx)
 		for after := Position(0); err == nil && after < head; {
 			var page []Recorded
-			page, err = retryRead(ctx, func() ([]Recorded, error) { return l.readAllPage(ctx, after) })
+			page, err = l.readAllPatiently(ctx, after)
 			if len(page) == 0 {
 				break
 			}
@@ -42,6 +43,21 @@ func (l *Log) All(ctx context.Context) iter.Seq2[Recorded, error] {
 			yield(Recorded{}, fmt.Errorf("read the log: %w", err))
 		}
 	}
+}
+
+// pageTimeout is how long a tool waits for one page: an outage is waited for, but not for ever without a word.
+const pageTimeout = 30 * time.Second
+
+func (l *Log) readAllPatiently(ctx context.Context, after Position) ([]Recorded, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return retryRead(ctx, func() ([]Recorded, error) { return l.readAllPage(ctx, after) })
+}
+
+func (l *Log) readPatiently(ctx context.Context, stream string, from Revision) ([]Recorded, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return l.Read(ctx, stream, from, pageSize)
 }
 
 // readAllPage reads the events after a position.
@@ -69,7 +85,7 @@ func (l *Log) readAllPage(ctx context.Context, after Position) ([]Recorded, erro
 func (l *Log) Stream(ctx context.Context, stream string, from Revision) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) {
 		for {
-			page, err := l.Read(ctx, stream, from, pageSize)
+			page, err := l.readPatiently(ctx, stream, from)
 			if err != nil {
 				yield(Recorded{}, err)
 				return

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -304,5 +306,37 @@ func TestDamagedTable(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Log(err)
 		}
+	}
+}
+
+// A directory that lacks its manifest, as an incomplete copy does, is not taken for an empty one.
+func TestDataWithoutAManifestIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := openStore(t, dir)
+	mustAppend(t, s, "s", NoStream, proposal(3))
+	closeStore(t, s)
+	for _, pattern := range []string{"marker.manifest*", markName} {
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil || len(names) == 0 {
+			t.Fatal(pattern, names, err)
+		}
+		for _, name := range names {
+			if err := os.Remove(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	before, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(dir, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), "restore a backup") {
+		t.Errorf("opened: %v", err)
+	}
+	if _, err := Verify(dir, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), "restore a backup") {
+		t.Errorf("verified: %v", err)
+	}
+	if after, err := os.ReadDir(dir); err != nil || len(after) < len(before) {
+		t.Errorf("%d files became %d, %v", len(before), len(after), err)
 	}
 }

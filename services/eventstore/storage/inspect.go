@@ -22,6 +22,11 @@ func inspect(files vfs.FS, dir string, log *slog.Logger, lock *pebble.Lock) erro
 	if err != nil {
 		return openError(dir, err)
 	}
+	if !found.Exists {
+		if err := checkNothingLeft(files, dir); err != nil {
+			return damaged(dir, err)
+		}
+	}
 	var head Position
 	if found.Exists {
 		if head, err = peek(files, dir, m, log, lock); err != nil {
@@ -34,6 +39,20 @@ func inspect(files vfs.FS, dir string, log *slog.Logger, lock *pebble.Lock) erro
 	if !m.closed {
 		log.Warn("the event store was not closed in good order; everything acknowledged is there",
 			"acknowledged", uint64(m.position), "head", uint64(head))
+	}
+	return nil
+}
+
+// checkNothingLeft expects no data in a directory without a manifest: Pebble would take it for empty, and remove the data.
+func checkNothingLeft(files vfs.FS, dir string) error {
+	names, err := files.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".log") || strings.HasPrefix(name, "MANIFEST-") {
+			return fmt.Errorf("it has no manifest that says what belongs to it, but %s", name)
+		}
 	}
 	return nil
 }

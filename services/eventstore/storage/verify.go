@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"slices"
 
@@ -52,8 +53,15 @@ func Verify(dir string, log *slog.Logger, progress func(done float64)) (*Report,
 }
 
 func verify(files vfs.FS, dir string, log *slog.Logger, progress func(done float64)) (*Report, error) {
-	if found, err := pebble.Peek(dir, files); err != nil || !found.Exists {
-		return nil, errors.Join(fmt.Errorf("there is no event store in %s", dir), err)
+	found, err := pebble.Peek(dir, files)
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("there is no event store in %s: %w", dir, oneLine{err})
+	case !found.Exists:
+		if err := checkNothingLeft(files, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, damaged(dir, err)
+		}
+		return nil, fmt.Errorf("there is no event store in %s", dir)
 	}
 	lock, err := lockDir(files, dir)
 	if err != nil {

@@ -1,0 +1,32 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// drop removes every build and what is known of it; docs/operations.md has the same.
+const drop = `
+DO $$
+DECLARE
+  build text;
+BEGIN
+  IF to_regclass('consumer.checkpoints') IS NOT NULL THEN
+    FOR build IN SELECT DISTINCT checkpoints.build FROM consumer.checkpoints LOOP
+      EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', build);
+    END LOOP;
+  END IF;
+  DROP SCHEMA IF EXISTS consumer CASCADE;
+END $$;
+`
+
+// Drop removes everything that consumers have derived, all models of all names, so that it is made anew from the log. No
+// consumer may run meanwhile.
+func Drop(ctx context.Context, pool *pgxpool.Pool) error {
+	if _, err := pool.Exec(ctx, drop); err != nil {
+		return fmt.Errorf("drop what is derived: %w", err)
+	}
+	return nil
+}
