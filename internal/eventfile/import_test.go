@@ -16,31 +16,17 @@ import (
 	"github.com/purserhq/purser/internal/eventfile"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
-	"github.com/purserhq/purser/services/eventstore"
+	"github.com/purserhq/purser/services/eventstore/eventstoretest"
 )
 
 // newLog returns the log of a fresh embedded store.
 func newLog(t *testing.T) *eventlog.Log {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
-	server, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), Addr: "127.0.0.1:0"}, quiet, nil)
+	l, err := eventlog.Open(eventstoretest.Start(t), eventschema.New(), slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	served := make(chan error, 1)
-	go func() { served <- server.Serve(ctx) }()
-	l, err := eventlog.Open("esdb://"+server.Addr()+"?tls=false", eventschema.New(), quiet, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		l.Close()
-		cancel()
-		if err := <-served; err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(l.Close)
 	return l
 }
 

@@ -77,11 +77,7 @@ func retryRead[T any](ctx context.Context, read func() (T, error)) (T, error) {
 		}
 		return v, err
 	}, pauses(), backoff.WithMaxElapsedTime(0))
-	permanent := (*backoff.PermanentError)(nil)
-	switch {
-	case errors.As(err, &permanent):
-		return v, permanent.Err
-	case err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() != nil:
+	if err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() != nil {
 		return v, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return v, err

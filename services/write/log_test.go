@@ -1,38 +1,18 @@
 package write
 
 import (
-	"context"
 	"log/slog"
-	"sync"
 	"testing"
-
-	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
-	"github.com/purserhq/purser/services/eventstore"
+	"github.com/purserhq/purser/services/eventstore/eventstoretest"
 )
 
 // newLog opens a log on an event store of its own.
 func newLog(t *testing.T) *eventlog.Log {
 	t.Helper()
-	quiet := slog.New(slog.DiscardHandler)
-	store, err := eventstore.Open(eventstore.Config{Dir: t.TempDir(), Addr: "127.0.0.1:0"}, quiet, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := store.Serve(ctx); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(func() {
-		stop()
-		wg.Wait()
-	})
-	log, err := eventlog.Open("esdb://"+store.Addr()+"?tls=false", eventschema.New(), quiet, prometheus.NewRegistry())
+	log, err := eventlog.Open(eventstoretest.Start(t), eventschema.New(), slog.New(slog.DiscardHandler), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
