@@ -88,7 +88,7 @@ func (w *writer) confirm(c *change, cur head) (Written, error) {
 		return Written{}, conflict
 	}
 	if cur.position > w.store.Head() {
-		w.commit() // what it is compared with can't be read yet
+		w.flush() // what it is compared with can't be read yet
 	}
 	next, last := Revision(c.expected)+1, Written{}
 	matching := 0

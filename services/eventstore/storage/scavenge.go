@@ -231,6 +231,7 @@ func (w *writer) sweep(s *swept) error {
 	}
 	if s.all {
 		w.batch.delete(headKey(s.stream))
+		w.heads.Add(s.stream, noHead)
 	}
 	w.relist(s)
 	return nil
@@ -248,12 +249,6 @@ func (w *writer) relist(s *swept) {
 func (w *writer) queueSweep(stream string) {
 	w.batch.set(workKey(0, stream), nil)
 	w.batch.queued = true
-}
-
-func (b *batch) delete(key []byte) {
-	if err := b.Delete(key, nil); err != nil {
-		panic(err) // only an indexed batch or a closed one can fail to grow
-	}
 }
 
 const tick = 100 * time.Nanosecond

@@ -7,10 +7,11 @@
 // and all but its last event. Memory and start-up time don't grow with the log.
 //
 // How: a Pebble store holds each event under its position, an index from (stream, revision) to position, and each stream's
-// head. One goroutine writes: it takes the appends that queued while the last batch was being synced, decides each in turn
-// against the state that those before it leave, writes them as one batch with one sync, and only then answers. Pebble
-// shows a batch to readers before its log is synced, so every read stops at the position that was last synced; a position
-// that a crash takes back has been seen by nobody. A second goroutine looks for what may be deleted (scavenge.go).
+// head. Two goroutines write. The writer (writer.go) takes the appends that are waiting and decides each in turn against the
+// state that those before it leave. The committer (commit.go) writes what it is handed as one batch with one sync, and only
+// then answers; meanwhile the writer fills the next batch. Pebble shows a batch to readers before its log is synced, so every
+// read stops at the position that was last synced; a position that a crash takes back has been seen by nobody. A third
+// goroutine looks for what may be deleted (scavenge.go).
 package storage
 
 import (
@@ -111,7 +112,7 @@ type Store struct {
 // Open opens the store in dir, and makes one where there is none. The directory belongs to one process at a time. One that
 // lacks what was acknowledged, or whose files are damaged, is refused and left as it is; damage inside a table that a start
 // doesn't read is found when it is read, or by Verify. An error is one sentence for the operator.
-// onCommit, if not nil, is called after every batch, on the writer's goroutine.
+// onCommit, if not nil, is called after every batch, on the committer's goroutine.
 func Open(dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
 	return open(vfs.Default, dir, log, onCommit)
 }

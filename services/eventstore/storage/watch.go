@@ -48,16 +48,16 @@ type watchers struct {
 	byStream map[string]map[*Watcher]struct{}
 }
 
-// signal wakes the watchers of these streams and those of the whole log. It never blocks.
-func (ws *watchers) signal(streams map[string]head) {
+// signal wakes the watchers of these events' streams and those of the whole log. It never blocks.
+func (ws *watchers) signal(events []entry) {
 	ws.mu.Lock()
 	defer ws.mu.Unlock()
 	if len(ws.byStream) == 0 {
 		return
 	}
 	wake(ws.byStream[""])
-	for stream := range streams {
-		wake(ws.byStream[stream])
+	for _, e := range events {
+		wake(ws.byStream[e.stream])
 	}
 }
 
