@@ -2,80 +2,109 @@ package aggregate
 
 import (
 	"context"
-	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/google/uuid"
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
 
-// entity is one stream's folded state, and the requests that made it.
+// entity is one stream: its folded state, and the commands that wait to be decided on it.
 type entity[S any] struct {
 	stream string
-	// turn holds a token while nobody works on the entity; a channel, so that waiting for it can be given up.
-	turn chan struct{}
 
-	// Below: for the holder of the turn.
+	mu      sync.Mutex
+	waiting []*job[S]
+	working bool // somebody settles commands, and takes those that wait when it is done
+
+	// Below: for whoever is working.
 	folded[S]
+	// ahead is a second copy of the state, for deciding commands on events that are not stored yet. It is made when it is
+	// first needed, kept level with the state, and thrown away with whatever could not be stored.
+	ahead *S
 }
 
 // folded is what a stream's events up to a revision add up to.
 type folded[S any] struct {
-	state    S
+	state    *S
 	revision eventlog.Revision
 	position eventlog.Position
 	last     uuid.UUID // the event at revision, by which a log that was set back is noticed
-	requests map[string]*request
-}
-
-// request is a command that the stream remembers.
-type request struct {
-	hash      string
-	revisions []eventlog.Revision // of its events, ascending
+	requests requests
+	proven   time.Time         // when the log was last found to end at revision; zero for never
+	snapshot eventlog.Revision // of the last snapshot
 }
 
 func (h *Handler[S]) newEntity(id string) *entity[S] {
-	e := &entity[S]{stream: eventlog.StreamName(h.category, id), turn: make(chan struct{}, 1)}
-	e.forget()
+	e := &entity[S]{stream: eventlog.StreamName(h.category, id)}
+	h.forget(e)
 	return e
 }
 
 // forget makes the entity what it is before its stream is read.
-func (e *entity[S]) forget() {
-	e.folded = folded[S]{revision: eventlog.NoStream, requests: map[string]*request{}}
+func (h *Handler[S]) forget(e *entity[S]) {
+	e.folded = folded[S]{state: new(S), revision: eventlog.NoStream, requests: newRequests(h.long), snapshot: eventlog.NoStream}
+	e.ahead = nil
 }
 
 // entity returns the one in memory. Two may exist for a moment when one is evicted while it is worked on; the exact
 // revision of every append keeps that correct.
 func (h *Handler[S]) entity(id string) *entity[S] {
+	if cached, ok := h.cache.Get(id); ok {
+		return cached
+	}
 	e := h.newEntity(id)
 	if cached, ok, _ := h.cache.PeekOrAdd(id, e); ok {
-		h.cache.Get(id) // marks it as recently used
 		return cached
 	}
 	return e
 }
 
-func (e *entity[S]) lock(ctx context.Context) error {
-	select {
-	case e.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for the turn to change %s: %w", e.stream, ctx.Err())
+// job is a command that waits for its answer.
+type job[S any] struct {
+	ctx       context.Context
+	requestID string
+	creates   bool // the stream is expected not to exist
+	take      func(view[S]) (step, error)
+	conflicts atomic.Int32 // attempts in which others were faster
+
+	answer   chan answer // holds one
+	answered bool        // for whoever is working
+}
+
+type answer struct {
+	done Done
+	err  error
+}
+
+// reply answers a command, unless it has been answered.
+func (j *job[S]) reply(done Done, err error) {
+	if !j.answered {
+		j.answered = true
+		j.answer <- answer{done, err}
 	}
 }
 
-func (e *entity[S]) unlock() { <-e.turn }
+// add has a command wait, and reports whether somebody has to begin to work.
+func (e *entity[S]) add(j *job[S]) (begin bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.waiting = append(e.waiting, j)
+	begin, e.working = !e.working, true
+	return begin
+}
 
-// remember notes that a request recorded the event at a revision.
-func (e *entity[S]) remember(id, hash string, at eventlog.Revision) {
-	if id == "" {
-		return // not written by a command: an import, say
+// next takes commands that wait, at most so many. Where there are none the work has ended.
+func (e *entity[S]) next(limit int) []*job[S] {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := min(limit, len(e.waiting))
+	batch := e.waiting[:n:n]
+	e.waiting = e.waiting[n:]
+	if n == 0 {
+		e.waiting, e.working = nil, false
 	}
-	r := e.requests[id]
-	if r == nil {
-		r = &request{hash: hash}
-		e.requests[id] = r
-	}
-	r.revisions = append(r.revisions, at)
+	return batch
 }

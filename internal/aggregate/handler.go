@@ -10,16 +10,21 @@
 //   - An append whose outcome is unknown is retried as it was by package eventlog; where that conflicts, the reading of
 //     the tail finds the command's own events, and it is a repeat.
 //
-// States are kept in memory only as a baseline: the stream's tail is read after every command's arrival, so nothing,
-// a refusal included, is answered from a stale memory. The tail begins with the last event that the state holds: where
-// the log has another there, or none, it was set back under us, and the stream is folded again from its start.
+// States are kept in memory only as a baseline. An append at the exact revision proves that it was current; an answer that
+// appends nothing, such as a refusal, is given only after such an append, or after the tail was read and held nothing new,
+// since the command arrived. The tail begins with the last event that the state holds: where the log has another there, or
+// none, it was set back under us, and the stream is folded again from its start.
+//
+// A hot entity stays fast because its commands are settled in batches (batch.go): those that arrive while an append is on
+// its way are decided one after the other, each on what the ones before it leave, and appended together. Every caller gets
+// the answer to its own command, after all that it was decided on is stored. Streams that never end have snapshots, and
+// remember requests for a while only (Long).
 package aggregate
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -27,22 +32,19 @@ import (
 
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/fault"
-	"github.com/purserhq/purser/internal/origin"
 	"github.com/purserhq/purser/internal/secret"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
-const (
-	// cachedStates bounds the number of folded states kept in memory, per category.
-	cachedStates = 10_000
-	// maxConflictPause bounds the random wait before a command is decided again.
-	maxConflictPause = 20 * time.Millisecond
-)
+// cachedStates bounds the number of folded states kept in memory, per category.
+const cachedStates = 10_000
 
 // Log is what a handler needs of the event log.
 type Log interface {
 	Append(ctx context.Context, stream string, expected eventlog.Revision, events []eventlog.NewEvent) (eventlog.Appended, error)
+	AppendRecorded(ctx context.Context, stream string, expected eventlog.Revision, events []eventlog.Recorded) (eventlog.Appended, error)
 	Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error)
+	Latest(ctx context.Context, stream string) (latest eventlog.Recorded, exists bool, err error)
 	Decode(r eventlog.Recorded) (eventlog.Event, error)
 }
 
@@ -50,6 +52,8 @@ type Log interface {
 type Evolver[S any] interface {
 	*S
 	Evolve(m proto.Message, at time.Time)
+	// Clone returns a copy that shares nothing with the state which Evolve changes.
+	Clone() *S
 }
 
 // Command is a request that changes one entity.
@@ -60,7 +64,8 @@ type Command interface {
 }
 
 // Decide is a pure decision: the events that follow from a command in a state, none where its effect is there
-// already, or why it is refused. It must not change the state.
+// already, or why it is refused. It must not change the state. It may be asked several times, also after the caller was
+// answered that its deadline has passed.
 type Decide[S any] func(state *S) ([]proto.Message, error)
 
 // Handler carries out the commands on the entities of one category. It is safe for concurrent use.
@@ -68,9 +73,12 @@ type Handler[S any] struct {
 	log      Log
 	category string
 	evolve   func(s *S, m proto.Message, at time.Time)
+	clone    func(s *S) *S
 	hasher   hasher
 	clock    func() time.Time
 	cache    *lru.Cache[string, *entity[S]]
+	long     *Long // nil for streams that are short
+	schema   string
 }
 
 // New returns a handler for the streams of a category. The clock gives events their time.
@@ -83,6 +91,7 @@ func New[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock 
 		log:      log,
 		category: category,
 		evolve:   func(s *S, m proto.Message, at time.Time) { P(s).Evolve(m, at) },
+		clone:    func(s *S) *S { return P(s).Clone() },
 		hasher:   hasher{secret: s},
 		clock:    clock,
 		cache:    cache,
@@ -92,46 +101,83 @@ func New[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock 
 // Handle carries out a command on an entity: it looks for a repeat, compares the etag, decides, and appends.
 //
 // Errors are faults (REQUEST_ID_REUSED, ETAG_MISMATCH, CONTENTION at the deadline, and those of decide) or errors of
-// package eventlog; after one of these the command may have taken effect, and the same command may be sent again.
+// package eventlog and the context's; after one of these the command may have taken effect, and the same command may be
+// sent again.
 func (h *Handler[S]) Handle(ctx context.Context, id string, cmd Command, decide Decide[S]) (Done, error) {
-	return h.change(ctx, id, cmd.GetRequestId(), func(e *entity[S]) (step, error) {
-		if r := e.requests[cmd.GetRequestId()]; r != nil {
-			if !h.hasher.matches(cmd, r.hash) {
+	return h.settled(ctx, id, &job[S]{requestID: cmd.GetRequestId(), take: h.carryOut(cmd, decide)})
+}
+
+// Create is Handle for a command that usually finds that there is no such entity yet: it saves the look whether there is.
+func (h *Handler[S]) Create(ctx context.Context, id string, cmd Command, decide Decide[S]) (Done, error) {
+	return h.settled(ctx, id, &job[S]{requestID: cmd.GetRequestId(), take: h.carryOut(cmd, decide), creates: true})
+}
+
+func (h *Handler[S]) carryOut(cmd Command, decide Decide[S]) func(view[S]) (step, error) {
+	hash := h.hasher.hash(cmd)
+	return func(v view[S]) (step, error) {
+		if r := v.requests.byID[cmd.GetRequestId()]; r != nil {
+			if !h.hasher.matches(cmd, r.Hash) {
 				return step{}, reused(cmd.GetRequestId())
 			}
 			return step{repeat: true}, nil
 		}
-		if want := cmd.GetEtag(); want != "" && want != Etag(e.revision) {
-			return step{}, mismatch(e.revision)
+		if want := cmd.GetEtag(); want != "" && want != Etag(v.revision) {
+			return step{}, mismatch(v.revision)
 		}
-		messages, err := decide(&e.state)
-		return step{messages: messages, hash: h.hasher.hash(cmd)}, err
-	})
+		messages, err := decide(v.state)
+		return step{messages: messages, hash: hash}, err
+	}
 }
 
 // Continue appends what followed from a command that is recorded already, under its request id: the outcome of a call
 // after the intent to make it. decide must return no event where the outcome is recorded already.
 func (h *Handler[S]) Continue(ctx context.Context, id, requestID string, decide Decide[S]) (Done, error) {
-	return h.change(ctx, id, requestID, func(e *entity[S]) (step, error) {
-		r := e.requests[requestID]
+	return h.settled(ctx, id, &job[S]{requestID: requestID, take: func(v view[S]) (step, error) {
+		r := v.requests.byID[requestID]
 		if r == nil {
-			return step{}, fmt.Errorf("continue request %s on %s: not recorded", requestID, e.stream)
+			return step{}, fmt.Errorf("continue request %s on %s: not recorded", requestID, eventlog.StreamName(h.category, id))
 		}
-		messages, err := decide(&e.state)
-		return step{messages: messages, hash: r.hash, index: len(r.revisions), repeat: len(messages) == 0}, err
-	})
+		messages, err := decide(v.state)
+		return step{messages: messages, hash: r.Hash, index: len(r.Revisions), repeat: len(messages) == 0}, err
+	}})
 }
 
 // Load folds an entity's stream and returns the state, which is the caller's, and its revision.
 func (h *Handler[S]) Load(ctx context.Context, id string) (*S, eventlog.Revision, error) {
 	e := h.newEntity(id)
-	if err := h.catchUp(ctx, e); err != nil {
+	if _, err := h.catchUp(ctx, e); err != nil {
 		return nil, eventlog.NoStream, err
 	}
-	return &e.state, e.revision, nil
+	return e.state, e.revision, nil
 }
 
-// step is what a command turned out to be on the current state.
+// settled has a command settled and waits for its answer, or until the context ends.
+func (h *Handler[S]) settled(ctx context.Context, id string, j *job[S]) (Done, error) {
+	if err := ctx.Err(); err != nil {
+		return Done{}, fmt.Errorf("change %s: %w", eventlog.StreamName(h.category, id), err)
+	}
+	j.ctx, j.answer = ctx, make(chan answer, 1)
+	e := h.entity(id)
+	if e.add(j) {
+		// The work may be for others and outlast this caller, but none of its callers' deadlines.
+		go h.work(e)
+	}
+	select {
+	case a := <-j.answer:
+		return a.done, a.err
+	case <-ctx.Done():
+		return Done{}, h.failure(e, j, nil)
+	}
+}
+
+// view is what a command is decided on.
+type view[S any] struct {
+	state    *S
+	revision eventlog.Revision
+	requests *requests
+}
+
+// step is what a command turned out to be.
 type step struct {
 	messages []proto.Message
 	hash     string
@@ -139,103 +185,55 @@ type step struct {
 	repeat   bool // answer with the events that the request recorded
 }
 
-// change brings an entity's state up to date, takes a step on it and appends what follows, again and again while
-// others are faster. The entity is locked meanwhile: within a process its commands queue instead of colliding.
-func (h *Handler[S]) change(ctx context.Context, id, requestID string, take func(*entity[S]) (step, error)) (Done, error) {
-	e := h.entity(id)
-	if err := e.lock(ctx); err != nil {
-		return Done{}, err
-	}
-	defer e.unlock()
-	for {
-		if err := h.catchUp(ctx, e); err != nil {
-			return Done{}, err
+// catchUp folds the events that were appended since the state was last current, or all where the log was set back. It
+// reports whether there were any.
+func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) (changed bool, err error) {
+	if e.revision == eventlog.NoStream {
+		if err := h.restore(ctx, e); err != nil {
+			return false, err
 		}
-		s, err := take(e)
+	}
+	for first := e.revision; ; {
+		page, err := h.log.Read(ctx, e.stream, max(e.revision, 0), foldPage)
 		if err != nil {
-			return Done{}, err
+			return false, err
 		}
-		done, err := h.finish(ctx, e, requestID, s)
-		conflict := (*eventlog.ConflictError)(nil)
-		switch {
-		case errors.Is(err, errNotRecorded):
-			e.forget()
-		case !errors.As(err, &conflict):
-			return done, err
+		full := len(page) == foldPage
+		if e.revision != eventlog.NoStream {
+			if len(page) == 0 || page[0].Revision != e.revision || page[0].ID != e.last {
+				h.forget(e)
+				e.snapshot = noSnapshot
+				_, err := h.catchUp(ctx, e)
+				return true, err
+			}
+			page = page[1:]
 		}
-		select {
-		case <-ctx.Done():
-			return Done{}, contention(e.stream, ctx.Err())
-		case <-time.After(rand.N(maxConflictPause)):
+		for _, r := range page {
+			if err := h.fold(e, r); err != nil {
+				return false, err
+			}
+		}
+		if !full {
+			e.proven = time.Now()
+			return e.revision != first, nil
 		}
 	}
 }
 
-// finish answers a repeat, or appends what follows from a command.
-func (h *Handler[S]) finish(ctx context.Context, e *entity[S], requestID string, s step) (Done, error) {
-	switch {
-	case s.repeat:
-		return h.recorded(ctx, e, requestID)
-	case len(s.messages) == 0:
-		return Done{Revision: e.revision, Position: e.position}, nil
-	}
-	return h.append(ctx, e, requestID, s)
-}
+// foldPage is how many events are read at a time.
+const foldPage = 1000
 
-// append stores the messages of a step at the entity's revision, and folds them once they are stored.
-func (h *Handler[S]) append(ctx context.Context, e *entity[S], requestID string, s step) (Done, error) {
-	o := origin.From(ctx)
-	at := h.clock().UTC()
-	events := make([]eventlog.NewEvent, len(s.messages))
-	for i, m := range s.messages {
-		events[i] = eventlog.NewEvent{
-			ID:      eventID(e.stream, requestID, s.index+i, m),
-			Message: m,
-			Meta: eventlog.Metadata{
-				CorrelationID: o.CorrelationID, CausationID: o.CausationID, Actor: o.Actor, Traceparent: o.Traceparent,
-				RequestID: requestID, RequestHash: s.hash, OccurredAt: at,
-			},
-		}
-	}
-	appended, err := h.log.Append(ctx, e.stream, e.revision, events)
+func (h *Handler[S]) fold(e *entity[S], r eventlog.Recorded) error {
+	ev, err := h.log.Decode(r)
 	if err != nil {
-		return Done{}, err
+		return fmt.Errorf("fold %s: %w", e.stream, err)
 	}
-	for i, m := range s.messages {
-		h.evolve(&e.state, m, at)
-		e.remember(requestID, s.hash, e.revision+1+eventlog.Revision(i))
+	for _, m := range ev.Messages {
+		h.evolve(e.state, m, ev.Meta.OccurredAt)
 	}
-	e.revision, e.position, e.last = appended.Revision, appended.Position, events[len(events)-1].ID
-	if s.index > 0 {
-		return h.recorded(ctx, e, requestID)
-	}
-	return Done{Messages: s.messages, Revision: appended.Revision, Position: appended.Position}, nil
-}
-
-// catchUp folds the events that were appended since the state was last current, or all where the log was set back.
-func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) error {
-	tail, err := h.log.Read(ctx, e.stream, max(e.revision, 0), 0)
-	if err != nil {
-		return err
-	}
-	if e.revision != eventlog.NoStream {
-		if len(tail) == 0 || tail[0].Revision != e.revision || tail[0].ID != e.last {
-			e.forget()
-			return h.catchUp(ctx, e)
-		}
-		tail = tail[1:]
-	}
-	for _, r := range tail {
-		ev, err := h.log.Decode(r)
-		if err != nil {
-			return fmt.Errorf("fold %s: %w", e.stream, err)
-		}
-		for _, m := range ev.Messages {
-			h.evolve(&e.state, m, ev.Meta.OccurredAt)
-		}
-		e.revision, e.position, e.last = r.Revision, r.Position, r.ID
-		e.remember(ev.Meta.RequestID, ev.Meta.RequestHash, r.Revision)
-	}
+	e.ahead = nil
+	e.revision, e.position, e.last = r.Revision, r.Position, r.ID
+	e.requests.remember(ev.Meta.RequestID, ev.Meta.RequestHash, r.Revision, ev.Messages, ev.Meta.OccurredAt)
 	return nil
 }
 
@@ -244,7 +242,7 @@ var errNotRecorded = errors.New("the log has been set back")
 
 // recorded reads back the events that a request recorded, or fails with errNotRecorded.
 func (h *Handler[S]) recorded(ctx context.Context, e *entity[S], requestID string) (Done, error) {
-	revisions := e.requests[requestID].revisions
+	revisions := e.requests.byID[requestID].Revisions
 	first, last := revisions[0], revisions[len(revisions)-1] // others' events may lie between
 	events, err := h.log.Read(ctx, e.stream, first, int(last-first)+1)
 	if err != nil {

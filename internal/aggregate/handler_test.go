@@ -37,6 +37,11 @@ func (c *counter) Evolve(m proto.Message, at time.Time) {
 	c.last = at
 }
 
+func (c *counter) Clone() *counter {
+	copied := *c
+	return &copied
+}
+
 func receive(n int64) aggregate.Decide[counter] {
 	return func(c *counter) ([]proto.Message, error) {
 		if c.total+n > limit {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
@@ -55,12 +56,12 @@ func (h hasher) matches(cmd Command, recorded string) bool {
 // eventNamespace is the UUIDv5 namespace of event ids.
 var eventNamespace = uuid.MustParse("6ba1b5a4-9b5e-4c53-8a30-7a2a4f7a5f0e")
 
-// eventID is the same for the same decision and differs for any other, so that the store's own idempotency can only
-// ever confirm the very same decision.
-func eventID(stream, requestID string, index int, m proto.Message) uuid.UUID {
+// eventID is that of one decision, made at one time: the store's own idempotency can only ever confirm that very decision,
+// never one that another replica made of the same command, whose events have other metadata.
+func eventID(stream, requestID string, index int, at time.Time, m proto.Message) uuid.UUID {
 	sum := sha256.Sum256(canonical(m, allFields))
 	return uuid.NewSHA1(eventNamespace, []byte(strings.Join([]string{
-		stream, requestID, strconv.Itoa(index), string(m.ProtoReflect().Descriptor().Name()), hex.EncodeToString(sum[:]),
+		stream, requestID, strconv.Itoa(index), strconv.FormatInt(at.UnixNano(), 10), string(m.ProtoReflect().Descriptor().Name()), hex.EncodeToString(sum[:]),
 	}, "\x00")))
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -82,14 +83,15 @@ func TestCanonicalEncodingIsPinned(t *testing.T) {
 
 func TestEventIDTellsDecisionsApart(t *testing.T) {
 	m := &orderv1.OrderLineRequest{ProductId: "ab", Quantity: 3}
-	id := eventID("order-1", "r", 0, m)
-	if id != eventID("order-1", "r", 0, proto.CloneOf(m)) {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	id := eventID("order-1", "r", 0, at, m)
+	if id != eventID("order-1", "r", 0, at, proto.CloneOf(m)) {
 		t.Error("the same decision has two ids")
 	}
 	other := &orderv1.OrderLineRequest{ProductId: "ab", Quantity: 4}
 	for name, x := range map[string]any{
-		"stream": eventID("order-2", "r", 0, m), "request": eventID("order-1", "s", 0, m),
-		"index": eventID("order-1", "r", 1, m), "data": eventID("order-1", "r", 0, other),
+		"stream": eventID("order-2", "r", 0, at, m), "request": eventID("order-1", "s", 0, at, m),
+		"index": eventID("order-1", "r", 1, at, m), "data": eventID("order-1", "r", 0, at, other), "time": eventID("order-1", "r", 0, at.Add(1), m),
 	} {
 		if x == id {
 			t.Errorf("another %s, but the same id", name)

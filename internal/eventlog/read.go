@@ -35,6 +35,27 @@ func (l *Log) Read(ctx context.Context, stream string, from Revision, max int) (
 	}
 }
 
+// Latest returns the last event of a stream, if it has any. It tries again as [Log.Read] does.
+func (l *Log) Latest(ctx context.Context, stream string) (latest Recorded, exists bool, err error) {
+	events, err := retryRead(ctx, func() ([]Recorded, error) {
+		return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) ([]Recorded, error) {
+			s, err := c.ReadStream(ctx, stream, esdb.ReadStreamOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
+			if err != nil {
+				return nil, err
+			}
+			defer s.Close()
+			return collect(s)
+		})
+	})
+	if err != nil {
+		return Recorded{}, false, fmt.Errorf("read the end of %s: %w", stream, err)
+	}
+	if len(events) == 0 {
+		return Recorded{}, false, nil
+	}
+	return events[0], true, nil
+}
+
 func (l *Log) readPage(ctx context.Context, stream string, from Revision, count int) ([]Recorded, error) {
 	return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) ([]Recorded, error) {
 		s, err := c.ReadStream(ctx, stream, esdb.ReadStreamOptions{Direction: esdb.Forwards, From: esdb.Revision(uint64(max(from, 0)))}, uint64(count))

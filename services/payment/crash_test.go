@@ -36,10 +36,12 @@ type saboteur struct {
 	n      int
 	count  int
 	struck bool
+	died   chan struct{} // receives once for a death
 	late   func(context.Context) error
 }
 
-// around does an operation, or what the mishap makes of it. Nothing after a death runs: the goroutine ends there.
+// around does an operation, or what the mishap makes of it. Nothing after a death runs: the goroutine ends there, and
+// whoever waits for it does so in vain.
 func (s *saboteur) around(ctx context.Context, operation func(context.Context) error, refused, lost error) error {
 	s.count++
 	if s.count != s.n {
@@ -55,15 +57,20 @@ func (s *saboteur) around(ctx context.Context, operation func(context.Context) e
 		s.late = operation
 		return lost
 	case dieBefore:
-		runtime.Goexit()
+		s.die()
 	}
 	if err := operation(ctx); err != nil {
 		return err // nothing to lose
 	}
 	if s.mishap == dieAfter {
-		runtime.Goexit()
+		s.die()
 	}
 	return lost
+}
+
+func (s *saboteur) die() {
+	s.died <- struct{}{}
+	runtime.Goexit()
 }
 
 // deliver lets what was delayed arrive.
@@ -123,6 +130,7 @@ type client struct {
 }
 
 func newClient(w *world, s *saboteur, method string) *client {
+	s.died = make(chan struct{}, 1)
 	order := uuid.NewString()
 	c := &client{world: w, saboteur: s, authorize: authorizeRequest(order, method), void: voidRequest(order), reconcile: reconcileRequest(order)}
 	c.restart()
@@ -136,19 +144,23 @@ func (c *client) restart() {
 type reply interface{ GetState() typev1.PaymentState }
 
 // try makes one attempt; no reply and no error where the process dies of it.
-func (c *client) try(call func(*server) (reply, error)) (r reply, err error) {
-	var wg sync.WaitGroup
-	died := true
-	wg.Go(func() {
-		r, err = call(c.process)
-		died = false
-	})
-	wg.Wait()
-	if died {
+func (c *client) try(call func(*server) (reply, error)) (reply, error) {
+	type result struct {
+		reply reply
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		r, err := call(c.process)
+		done <- result{r, err}
+	}()
+	select {
+	case r := <-done:
+		return r.reply, r.err
+	case <-c.saboteur.died:
 		c.restart()
 		return nil, nil
 	}
-	return r, err
 }
 
 // maxTries is more than one mishap and a bank that is down three times call for.

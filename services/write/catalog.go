@@ -17,7 +17,7 @@ type catalogServer struct {
 
 func (s *catalogServer) CreateProduct(ctx context.Context, req *catalogv1.CreateProductRequest) (*catalogv1.CreateProductResponse, error) {
 	c := catalog.Create{ID: req.GetProductId(), Name: req.GetName(), Description: req.GetDescription(), Price: req.GetPrice()}
-	done, err := s.products.Handle(ctx, req.GetProductId(), req, func(st *catalog.State) ([]proto.Message, error) { return st.Create(c) })
+	done, err := s.products.Create(ctx, req.GetProductId(), req, func(st *catalog.State) ([]proto.Message, error) { return st.Create(c) })
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ func (s *orderServer) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderReq
 		ID: id, Number: ordernumber.Of(s.secret, id), CustomerID: req.GetCustomerId(),
 		Address: req.GetDeliveryAddress(), PaymentMethod: req.GetPaymentMethod(), Priority: req.GetPriority(),
 	}
-	done, err := s.orders.Handle(ctx, id, req, func(st *order.State) ([]proto.Message, error) {
+	done, err := s.orders.Create(ctx, id, req, func(st *order.State) ([]proto.Message, error) {
 		// Priced only here: a repeat is answered from its events, whatever has become of the catalogue since.
 		lines, err := s.price(ctx, req.GetLines())
 		if err != nil {

@@ -39,6 +39,12 @@ func (s *State) Evolve(m proto.Message, _ time.Time) {
 	}
 }
 
+// Clone returns a copy.
+func (s *State) Clone() *State {
+	c := *s // what it points to is never changed
+	return &c
+}
+
 // Create means to make a product.
 type Create struct {
 	ID, Name, Description string

@@ -1,6 +1,7 @@
 package fulfillment
 
 import (
+	"maps"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -30,6 +31,11 @@ func (a *Answers) Evolve(m proto.Message, _ time.Time) {
 		}
 		a.Refusals[Item{e.GetStep(), e.GetProductId()}] = true
 	}
+}
+
+// Clone returns a copy.
+func (a *Answers) Clone() *Answers {
+	return &Answers{Lines: maps.Clone(a.Lines), Refusals: maps.Clone(a.Refusals)}
 }
 
 func (a *Answers) learn(productID string, f LineFact) {

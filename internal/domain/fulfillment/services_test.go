@@ -358,11 +358,14 @@ func (w world) rival(at stream) []world {
 	case s.Held[other] > 0:
 		events, _ := s.Release(stock.Release{Product: product, Order: other})
 		return []world{w.record(at, events...)}
-	case s.Ended[other] || s.Available() == 0:
+	case s.Available() == 0:
 		return nil
 	}
 	events, err := s.Reserve(stock.Reserve{Product: product, Order: other, Quantity: s.Available(), Now: epoch})
-	if err != nil {
+	switch {
+	case fault.Is(err, typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED):
+		return nil
+	case err != nil:
 		panic(fmt.Sprint("the other order: ", err))
 	}
 	return []world{w.record(at, events...)}

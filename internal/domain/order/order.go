@@ -73,6 +73,12 @@ func (s *State) Evolve(m proto.Message, _ time.Time) {
 	}
 }
 
+// Clone returns a copy.
+func (s *State) Clone() *State {
+	c := *s // what it points to is never changed
+	return &c
+}
+
 // ChangeAddress means to send an order elsewhere.
 type ChangeAddress struct {
 	ID      string

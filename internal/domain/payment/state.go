@@ -79,6 +79,12 @@ const (
 // Open tells that a void was asked for and is not done.
 func (s VoidStatus) Open() bool { return s == VoidRequested || s == VoidUnknown }
 
+// Clone returns a copy.
+func (s *State) Clone() *State {
+	c := *s // what it points to is never changed
+	return &c
+}
+
 // Evolve folds an event into the state. Deciders record no event that would take a definite outcome back, so that each
 // event simply says what is known from then on.
 func (s *State) Evolve(m proto.Message, at time.Time) {

@@ -6,6 +6,9 @@
 package stock
 
 import (
+	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -19,8 +22,10 @@ const (
 	maxOnHand      = 1_000_000_000_000_000
 	maxReceived    = 1_000_000_000
 	maxReservation = 9999
-	// markWindow is how long, by the events' own times, a release refuses later reservations. No attempt may be valid for longer.
-	markWindow = 24 * time.Hour
+	// maxValidity is how long an attempt to reserve may be valid; markWindow, how long by the events' own times a release
+	// refuses later reservations. The difference is for clocks that differ.
+	maxValidity = 10 * time.Minute
+	markWindow  = 15 * time.Minute
 )
 
 // State is what the past of one product's stock says. The zero value is a product never stocked.
@@ -31,9 +36,9 @@ type State struct {
 	// Held is how much each order holds, Reserved what that adds up to.
 	Held     map[string]int64
 	Reserved int64
-	// Ended are the marks of releases, Marks the same in the order they were made.
-	Ended map[string]bool
+	// Marks are those of releases, in the order they were made; ended has the orders.
 	Marks []Mark
+	ended map[string]bool
 }
 
 // Mark says that the reservation of an order was ended.
@@ -64,15 +69,35 @@ func (s *State) Evolve(m proto.Message, at time.Time) {
 	}
 }
 
+// Clone returns a copy.
+func (s *State) Clone() *State {
+	c := *s
+	c.Held, c.Marks, c.ended = maps.Clone(s.Held), slices.Clone(s.Marks), maps.Clone(s.ended)
+	return &c
+}
+
+// UnmarshalJSON reads a state from what [json.Marshal] made of one.
+func (s *State) UnmarshalJSON(data []byte) error {
+	type fields State
+	if err := json.Unmarshal(data, (*fields)(s)); err != nil {
+		return err
+	}
+	s.ended = make(map[string]bool, len(s.Marks))
+	for _, m := range s.Marks {
+		s.ended[m.Order] = true
+	}
+	return nil
+}
+
 func (s *State) mark(order string, at time.Time) {
 	for len(s.Marks) > 0 && at.Sub(s.Marks[0].At) > markWindow {
-		delete(s.Ended, s.Marks[0].Order)
+		delete(s.ended, s.Marks[0].Order)
 		s.Marks = s.Marks[1:]
 	}
-	if s.Ended == nil {
-		s.Ended = map[string]bool{}
+	if s.ended == nil {
+		s.ended = map[string]bool{}
 	}
-	s.Ended[order] = true
+	s.ended[order] = true
 	s.Marks = append(s.Marks, Mark{Order: order, At: at})
 }
 
@@ -97,7 +122,7 @@ func (s *State) Receive(c Receive) ([]proto.Message, error) {
 type Reserve struct {
 	Product, Order string
 	Quantity       int64
-	// ValidUntil is when the attempt lapses; zero: never. At most 24 hours after Now.
+	// ValidUntil is when the attempt lapses; zero: never. At most ten minutes after Now.
 	ValidUntil time.Time
 	Now        time.Time
 }
@@ -109,14 +134,14 @@ func (s *State) Reserve(c Reserve) ([]proto.Message, error) {
 	switch {
 	case c.Quantity < 1 || c.Quantity > maxReservation:
 		return nil, fault.InvalidField("quantity", "must be from 1 to %d", maxReservation)
-	case c.ValidUntil.Sub(c.Now) > markWindow:
-		return nil, fault.InvalidField("valid_until", "must be at most %s ahead", markWindow)
+	case c.ValidUntil.Sub(c.Now) > maxValidity:
+		return nil, fault.InvalidField("valid_until", "must be at most %s ahead", maxValidity)
 	case holds && held == c.Quantity:
 		return nil, nil
 	case holds:
 		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_DIFFERS,
 			"order %s holds %d of product %s", c.Order, held, c.Product)
-	case s.Ended[c.Order]:
+	case s.ended[c.Order]:
 		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED,
 			"the reservation of product %s for order %s has ended", c.Product, c.Order)
 	case !c.ValidUntil.IsZero() && c.Now.After(c.ValidUntil):
@@ -138,7 +163,7 @@ type Release struct {
 
 // Release ends an order's reservation, also one that never was.
 func (s *State) Release(c Release) ([]proto.Message, error) {
-	if s.Ended[c.Order] {
+	if s.ended[c.Order] {
 		return nil, nil
 	}
 	return events(&stockevent.ReservationReleased{

@@ -1,6 +1,8 @@
 package stock_test
 
 import (
+	"bytes"
+	"encoding/json"
 	"testing"
 	"time"
 
@@ -94,8 +96,8 @@ func TestDecide(t *testing.T) {
 		{"reserve too late", past{received(5)}, reserveUntil("7", 1, now.Add(-time.Nanosecond)), nil, expired},
 		{"reserve too late and too much", past{received(5)}, reserveUntil("7", 6, now.Add(-1)), nil, expired},
 		{"reserve too late what is held", past{received(5), reserved("7", 1)}, reserveUntil("7", 1, now.Add(-1)), nil, fine},
-		{"reserve, valid for a day", past{received(5)}, reserveUntil("7", 1, now.Add(24*time.Hour)), reserved("7", 1), fine},
-		{"reserve, valid for longer", past{received(5)}, reserveUntil("7", 1, now.Add(24*time.Hour+1)), nil, invalid},
+		{"reserve, valid for ten minutes", past{received(5)}, reserveUntil("7", 1, now.Add(10*time.Minute)), reserved("7", 1), fine},
+		{"reserve, valid for longer", past{received(5)}, reserveUntil("7", 1, now.Add(10*time.Minute+1)), nil, invalid},
 
 		{"release", past{received(5), reserved("7", 3)}, release("7"), released("7", 3), fine},
 		{"release again", past{received(5), reserved("7", 3), released("7", 3)}, release("7"), nil, fine},
@@ -135,15 +137,51 @@ func TestMarksAreForgotten(t *testing.T) {
 	var s stock.State
 	s.Evolve(received(5), now)
 	s.Evolve(released("7", 0), now)
-	s.Evolve(released("8", 0), now.Add(24*time.Hour))
+	s.Evolve(released("8", 0), now.Add(15*time.Minute))
 	if _, err := reserve("7", 1)(&s); !fault.Is(err, ended) {
-		t.Errorf("after a day: %v", err)
+		t.Errorf("after a quarter of an hour: %v", err)
 	}
-	s.Evolve(released("9", 0), now.Add(24*time.Hour+1))
+	s.Evolve(released("9", 0), now.Add(15*time.Minute+1))
 	if got, err := reserve("7", 1)(&s); err != nil || len(got) != 1 {
-		t.Errorf("after more than a day: %v, %v", got, err)
+		t.Errorf("after more than that: %v, %v", got, err)
 	}
-	if len(s.Ended) != 2 || len(s.Marks) != 2 {
-		t.Errorf("%d marks, %d in order", len(s.Ended), len(s.Marks))
+	if len(s.Marks) != 2 {
+		t.Errorf("%d marks are kept", len(s.Marks))
+	}
+}
+
+// A snapshot keeps all of a state, and a copy shares nothing with it.
+func TestAStateSurvivesItsJSONAndItsCopies(t *testing.T) {
+	past := []proto.Message{received(9), reserved("6", 2), reserved("7", 1), released("6", 2), released("8", 0)}
+	fold := func(s *stock.State, events []proto.Message) {
+		for i, m := range events {
+			s.Evolve(m, now.Add(time.Duration(i)*time.Minute))
+		}
+	}
+	for cut := range len(past) + 1 {
+		var s, restored stock.State
+		fold(&s, past[:cut])
+		data, err := json.Marshal(&s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(data, &restored); err != nil {
+			t.Fatal(err)
+		}
+		copied := s.Clone()
+		fold(&s, past[cut:])
+		for name, other := range map[string]*stock.State{"restored": &restored, "copied": copied} {
+			if got, _ := json.Marshal(other); !bytes.Equal(got, data) {
+				t.Errorf("%s after %d events: %s, was %s", name, cut, got, data)
+			}
+			fold(other, past[cut:])
+			if _, err := reserve("8", 1)(other); !fault.Is(err, ended) {
+				t.Errorf("%s after %d events: a mark is lost: %v", name, cut, err)
+			}
+			a, _ := json.Marshal(other)
+			if b, _ := json.Marshal(&s); !bytes.Equal(a, b) {
+				t.Errorf("%s after %d events ends as %s, want %s", name, cut, a, b)
+			}
+		}
 	}
 }

@@ -140,6 +140,15 @@ func (l *Log) Read(ctx context.Context, stream string, from eventlog.Revision, m
 	return events, nil
 }
 
+// Latest does what [eventlog.Log.Latest] does.
+func (l *Log) Latest(ctx context.Context, stream string) (latest eventlog.Recorded, exists bool, err error) {
+	events, err := l.Read(ctx, stream, 0, 0)
+	if err != nil || len(events) == 0 {
+		return eventlog.Recorded{}, false, err
+	}
+	return events[len(events)-1], true, nil
+}
+
 // Decode does what [eventlog.Log.Decode] does.
 func (l *Log) Decode(r eventlog.Recorded) (eventlog.Event, error) {
 	if !l.schema.Knows(r.Type) {
