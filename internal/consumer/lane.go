@@ -201,10 +201,15 @@ func (l *lane) add(b *batch, r eventlog.Recorded) error {
 		return nil
 	}
 	e, known, err := decode(l.log, r)
-	if known {
+	switch {
+	case err != nil:
+		return err
+	case known:
 		b.events = append(b.events, e)
+	default:
+		b.unknown = append(b.unknown, r.Type)
 	}
-	return err
+	return nil
 }
 
 // decode reads an event. One of a type that this build does not know is not for its folds; one of a newer version makes

@@ -3,6 +3,7 @@ package consumer
 import (
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -12,11 +13,13 @@ type Metrics struct {
 	handling *prometheus.HistogramVec
 	delay    *prometheus.HistogramVec
 	events   *prometheus.CounterVec
+	unknown  *prometheus.CounterVec
 	batches  *prometheus.HistogramVec
 	lag      *lagCollector
 	position *prometheus.GaugeVec
 	parked   *prometheus.GaugeVec
 	failures *prometheus.CounterVec
+	foreign  foreignTypes
 }
 
 // NewMetrics registers the metrics.
@@ -31,6 +34,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 20),
 		}, []string{"model", "event_type"}),
 		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_events_total", Help: "Events passed, of whatever category."}, []string{"model"}),
+		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "purser_consumer_unknown_events_total", Help: "Events passed over because this build does not know their type.",
+		}, []string{"model", "event_type"}),
 		batches: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "purser_consumer_batch_seconds", Help: "Time of one transaction, from its first statement to its commit.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
@@ -41,7 +47,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		parked:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_parked_keys", Help: "Keys whose events can't be applied."}, []string{"model"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_failures_total", Help: "Times that work was paused and begun again at the checkpoint."}, []string{"model"}),
 	}
-	reg.MustRegister(m.handling, m.delay, m.events, m.batches, m.lag, m.position, m.parked, m.failures)
+	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.batches, m.lag, m.position, m.parked, m.failures)
 	return m
 }
 
@@ -59,9 +65,41 @@ func (m *Metrics) committed(model string, b *batch, passed, parked int) {
 	for _, e := range b.events {
 		m.delay.WithLabelValues(model, e.Type).Observe(now.Sub(e.Meta.OccurredAt).Seconds())
 	}
+	for _, eventType := range b.unknown {
+		m.unknown.WithLabelValues(model, m.foreign.label(eventType)).Inc()
+	}
 	m.events.WithLabelValues(model).Add(float64(passed))
 	m.position.WithLabelValues(model).Set(float64(b.end))
 	m.parked.WithLabelValues(model).Set(float64(parked))
+}
+
+const (
+	// maxForeignTypes and maxForeignName bound what names that are not ours can make of a label.
+	maxForeignTypes = 20
+	maxForeignName  = 64
+	otherTypes      = "other"
+)
+
+// foreignTypes are the unknown event types that a metric has shown by their names: the first ones that were met.
+type foreignTypes struct {
+	mu    sync.Mutex
+	shown map[string]bool
+}
+
+// label is an event type as a metric shows it.
+func (f *foreignTypes) label(eventType string) string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	switch {
+	case f.shown[eventType]:
+		return eventType
+	case len(f.shown) == maxForeignTypes, len(eventType) > maxForeignName, !utf8.ValidString(eventType):
+		return otherTypes
+	case f.shown == nil:
+		f.shown = map[string]bool{}
+	}
+	f.shown[eventType] = true
+	return eventType
 }
 
 // watch shows a model's lag, which grows also while nothing happens, and so is asked for when it is collected.

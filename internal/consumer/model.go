@@ -16,7 +16,7 @@ type Event struct {
 	Stream        string
 	Revision      eventlog.Revision
 	Position      eventlog.Position
-	Type          string
+	Type          string // the name of Message, whatever the event was stored as
 	// Part tells apart the messages that one stored event of an old version reads as; usually there is one, number 0.
 	Part          int
 	Message       proto.Message

@@ -52,6 +52,8 @@ type batch struct {
 	tx     pgx.Tx
 	log    Log
 	events []decoded
+	// unknown are the types of the events that this build does not know, and passes over.
+	unknown []string
 	// end is the position up to which the batch goes.
 	end eventlog.Position
 	// last is the last event up to there.
@@ -83,13 +85,13 @@ func (b *batch) park(key string, at eventlog.Position, cause error) {
 	}
 }
 
-// messages are the events of a stored one as folds see them.
+// messages are the events of a stored one as folds see them: of today's types, whatever it was stored as.
 func (d decoded) messages() []Event {
 	events := make([]Event, len(d.Messages))
 	for i, m := range d.Messages {
 		events[i] = Event{
-			ID: d.ID, Key: d.key, Category: d.category, Stream: d.Stream, Revision: d.Revision, Position: d.Position, Type: d.Type,
-			Part: i, Message: m, OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
+			ID: d.ID, Key: d.key, Category: d.category, Stream: d.Stream, Revision: d.Revision, Position: d.Position,
+			Type: string(m.ProtoReflect().Descriptor().Name()), Part: i, Message: m, OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
 			CausationID: d.Meta.CausationID, CorrelationID: d.Meta.CorrelationID,
 		}
 	}
