@@ -26,7 +26,7 @@ fuzz:
 
 ## lint: every static check there is
 lint: proto-lint proto-breaking proto-fresh
-	@unformatted=$$(gofmt -l cmd internal services); if [ -n "$$unformatted" ]; then echo "not gofmt-clean: $$unformatted"; exit 1; fi
+	@unformatted=$$(gofmt -l cmd examples internal proto services); if [ -n "$$unformatted" ]; then echo "not gofmt-clean: $$unformatted"; exit 1; fi
 	go mod tidy -diff
 	go vet ./...
 	$(STATICCHECK) ./...
@@ -44,7 +44,8 @@ postgres:
 
 ## docs: the generated part of docs/
 docs:
-	go run ./cmd/purser reference > docs/reference/configuration.md
+	go run ./cmd/purser reference configuration > docs/reference/configuration.md
+	go run ./cmd/purser reference errors > docs/reference/errors.md
 
 ## proto: generate Go from the .proto files
 proto: proto-deps

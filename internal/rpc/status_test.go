@@ -46,7 +46,7 @@ func TestFaultsCrossTheWire(t *testing.T) {
 		{&fault.Fault{Kind: fault.Unimplemented, Reason: typev1.ErrorReason_ERROR_REASON_UNIMPLEMENTED, Message: "no method"}, codes.Unimplemented},
 	} {
 		s := toStatus(t.Context(), fmt.Errorf("handle: %w", c.fault))
-		if s.Code() != c.code || s.Message() != c.fault.Message || len(infos(s)) != 1 {
+		if s.Code() != c.code || s.Code() != codeAdvised(t, c.fault.Reason) || s.Message() != c.fault.Message || len(infos(s)) != 1 {
 			t.Errorf("%v became %v with %v", c.fault, s, s.Details())
 		}
 		got := fault.Of(fromStatus(s.Err()))

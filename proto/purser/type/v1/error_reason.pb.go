@@ -22,69 +22,40 @@ const (
 )
 
 // ErrorReason is the machine-readable cause of an error: the reason of the google.rpc.ErrorInfo (domain "purser")
-// that every error carries, without the prefix (AIP-193).
+// that every error carries, without the prefix (AIP-193). docs/reference/errors.md shows all of them as a table.
 type ErrorReason int32
 
 const (
-	ErrorReason_ERROR_REASON_UNSPECIFIED ErrorReason = 0
-	// INVALID_ARGUMENT: a field breaks a rule; the BadRequest detail names each.
-	ErrorReason_ERROR_REASON_INVALID_FIELD ErrorReason = 1
-	// INVALID_ARGUMENT: the request_id was used before with another request.
-	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED ErrorReason = 2
-	// INVALID_ARGUMENT: the lines of an order are priced in more than one currency.
-	ErrorReason_ERROR_REASON_CURRENCY_MISMATCH ErrorReason = 3
-	// RESOURCE_EXHAUSTED: the message, or what it would store, is too large.
-	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE ErrorReason = 4
-	// NOT_FOUND
-	ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND ErrorReason = 10
-	// NOT_FOUND
-	ErrorReason_ERROR_REASON_ORDER_NOT_FOUND ErrorReason = 11
-	// NOT_FOUND
-	ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND ErrorReason = 12
-	// NOT_FOUND
-	ErrorReason_ERROR_REASON_REPORT_NOT_FOUND ErrorReason = 13
-	// NOT_FOUND: a health check of a service that this process does not serve.
-	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND ErrorReason = 14
-	// ALREADY_EXISTS
-	ErrorReason_ERROR_REASON_PRODUCT_EXISTS ErrorReason = 20
-	// ALREADY_EXISTS
-	ErrorReason_ERROR_REASON_ORDER_EXISTS ErrorReason = 21
-	// FAILED_PRECONDITION: the product is discontinued.
-	ErrorReason_ERROR_REASON_PRODUCT_DISCONTINUED ErrorReason = 30
-	// FAILED_PRECONDITION: not allowed in this state; the PreconditionFailure detail names what is.
-	ErrorReason_ERROR_REASON_ILLEGAL_TRANSITION ErrorReason = 31
-	// FAILED_PRECONDITION: the reservation of this order has ended; it can't be made again.
-	ErrorReason_ERROR_REASON_RESERVATION_ENDED ErrorReason = 32
-	// FAILED_PRECONDITION: the order already holds this product in another quantity.
-	ErrorReason_ERROR_REASON_RESERVATION_DIFFERS ErrorReason = 33
-	// FAILED_PRECONDITION: the attempt arrived after its valid_until; nothing was decided.
-	ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED ErrorReason = 34
-	// FAILED_PRECONDITION: the payment was voided; it can't be authorized any more.
-	ErrorReason_ERROR_REASON_PAYMENT_VOIDED ErrorReason = 35
-	// FAILED_PRECONDITION: a payment of another amount or customer was asked for this order before.
-	ErrorReason_ERROR_REASON_PAYMENT_DIFFERS ErrorReason = 36
-	// FAILED_PRECONDITION: stock would exceed what can be counted.
-	ErrorReason_ERROR_REASON_STOCK_LIMIT ErrorReason = 37
-	// ABORTED: the etag is not the current one; read again.
-	ErrorReason_ERROR_REASON_ETAG_MISMATCH ErrorReason = 40
-	// ABORTED: others kept changing the same thing until the deadline; try again.
-	ErrorReason_ERROR_REASON_CONTENTION ErrorReason = 41
-	// UNAVAILABLE: something this service needs is down; try again after the RetryInfo's delay.
+	ErrorReason_ERROR_REASON_UNSPECIFIED            ErrorReason = 0
+	ErrorReason_ERROR_REASON_INVALID_FIELD          ErrorReason = 1
+	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED      ErrorReason = 2
+	ErrorReason_ERROR_REASON_CURRENCY_MISMATCH      ErrorReason = 3
+	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE      ErrorReason = 4
+	ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND      ErrorReason = 10
+	ErrorReason_ERROR_REASON_ORDER_NOT_FOUND        ErrorReason = 11
+	ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND      ErrorReason = 12
+	ErrorReason_ERROR_REASON_REPORT_NOT_FOUND       ErrorReason = 13
+	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND      ErrorReason = 14
+	ErrorReason_ERROR_REASON_PRODUCT_EXISTS         ErrorReason = 20
+	ErrorReason_ERROR_REASON_ORDER_EXISTS           ErrorReason = 21
+	ErrorReason_ERROR_REASON_PRODUCT_DISCONTINUED   ErrorReason = 30
+	ErrorReason_ERROR_REASON_ILLEGAL_TRANSITION     ErrorReason = 31
+	ErrorReason_ERROR_REASON_RESERVATION_ENDED      ErrorReason = 32
+	ErrorReason_ERROR_REASON_RESERVATION_DIFFERS    ErrorReason = 33
+	ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED        ErrorReason = 34
+	ErrorReason_ERROR_REASON_PAYMENT_VOIDED         ErrorReason = 35
+	ErrorReason_ERROR_REASON_PAYMENT_DIFFERS        ErrorReason = 36
+	ErrorReason_ERROR_REASON_STOCK_LIMIT            ErrorReason = 37
+	ErrorReason_ERROR_REASON_ETAG_MISMATCH          ErrorReason = 40
+	ErrorReason_ERROR_REASON_CONTENTION             ErrorReason = 41
 	ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE ErrorReason = 50
-	// UNAVAILABLE: the read model has not reached the consistency token within the deadline.
-	ErrorReason_ERROR_REASON_PROJECTION_LAG ErrorReason = 51
-	// UNAVAILABLE: events of this key could not be applied; an operator is needed.
-	ErrorReason_ERROR_REASON_ENTITY_PARKED ErrorReason = 52
-	// UNAVAILABLE: the payment gateway was not reached at this attempt; an earlier one of the same request may have been.
-	ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE ErrorReason = 53
-	// DEADLINE_EXCEEDED
-	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED ErrorReason = 60
-	// CANCELLED
-	ErrorReason_ERROR_REASON_CANCELLED ErrorReason = 61
-	// UNIMPLEMENTED
-	ErrorReason_ERROR_REASON_UNIMPLEMENTED ErrorReason = 62
-	// INTERNAL: a fault of ours; the log of the service has the cause.
-	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 63
+	ErrorReason_ERROR_REASON_PROJECTION_LAG         ErrorReason = 51
+	ErrorReason_ERROR_REASON_ENTITY_PARKED          ErrorReason = 52
+	ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE    ErrorReason = 53
+	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED      ErrorReason = 60
+	ErrorReason_ERROR_REASON_CANCELLED              ErrorReason = 61
+	ErrorReason_ERROR_REASON_UNIMPLEMENTED          ErrorReason = 62
+	ErrorReason_ERROR_REASON_INTERNAL               ErrorReason = 63
 )
 
 // Enum value maps for ErrorReason.
@@ -186,39 +157,68 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1*\x89\b\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xad(\n" +
 	"\vErrorReason\x12\x1c\n" +
-	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x1e\n" +
-	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x12\"\n" +
-	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x02\x12\"\n" +
-	"\x1eERROR_REASON_CURRENCY_MISMATCH\x10\x03\x12\"\n" +
-	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10\x04\x12\"\n" +
+	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
+	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
+	"\x10INVALID_ARGUMENT\x10\x01\x1aAa field breaks a rule; the BadRequest detail names each that does\"\x14Correct the request.\x12\xee\x01\n" +
+	"\x1eERROR_REASON_REQUEST_ID_REUSED\x10\x02\x1a\xc9\x01\x8a\xb5\x18\xc4\x01\n" +
+	"\x10INVALID_ARGUMENT\x10\x01\x1aZthe request_id was used before, on the same order, product or payment, for another request\"RChoose a new request_id for each thing you want done, and keep it for its repeats.\x12\x9c\x01\n" +
+	"\x1eERROR_REASON_CURRENCY_MISMATCH\x10\x03\x1ax\x8a\xb5\x18t\n" +
+	"\x10INVALID_ARGUMENT\x10\x01\x1a;the lines of the order are priced in more than one currency\"!Place an order for each currency.\x12\x85\x01\n" +
+	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10\x04\x1aa\x8a\xb5\x18]\n" +
+	"\x12RESOURCE_EXHAUSTED\x10\x01\x1a1the request, or what it would store, is too large\"\x12Send less at once.\x12\xcf\x01\n" +
 	"\x1eERROR_REASON_PRODUCT_NOT_FOUND\x10\n" +
-	"\x12 \n" +
-	"\x1cERROR_REASON_ORDER_NOT_FOUND\x10\v\x12\"\n" +
-	"\x1eERROR_REASON_PAYMENT_NOT_FOUND\x10\f\x12!\n" +
-	"\x1dERROR_REASON_REPORT_NOT_FOUND\x10\r\x12\"\n" +
-	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x12\x1f\n" +
-	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x12\x1d\n" +
-	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x12%\n" +
-	"!ERROR_REASON_PRODUCT_DISCONTINUED\x10\x1e\x12#\n" +
-	"\x1fERROR_REASON_ILLEGAL_TRANSITION\x10\x1f\x12\"\n" +
-	"\x1eERROR_REASON_RESERVATION_ENDED\x10 \x12$\n" +
-	" ERROR_REASON_RESERVATION_DIFFERS\x10!\x12 \n" +
-	"\x1cERROR_REASON_ATTEMPT_EXPIRED\x10\"\x12\x1f\n" +
-	"\x1bERROR_REASON_PAYMENT_VOIDED\x10#\x12 \n" +
-	"\x1cERROR_REASON_PAYMENT_DIFFERS\x10$\x12\x1c\n" +
-	"\x18ERROR_REASON_STOCK_LIMIT\x10%\x12\x1e\n" +
-	"\x1aERROR_REASON_ETAG_MISMATCH\x10(\x12\x1b\n" +
-	"\x17ERROR_REASON_CONTENTION\x10)\x12'\n" +
-	"#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x102\x12\x1f\n" +
-	"\x1bERROR_REASON_PROJECTION_LAG\x103\x12\x1e\n" +
-	"\x1aERROR_REASON_ENTITY_PARKED\x104\x12$\n" +
-	" ERROR_REASON_GATEWAY_UNAVAILABLE\x105\x12\"\n" +
-	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10<\x12\x1a\n" +
-	"\x16ERROR_REASON_CANCELLED\x10=\x12\x1e\n" +
-	"\x1aERROR_REASON_UNIMPLEMENTED\x10>\x12\x19\n" +
-	"\x15ERROR_REASON_INTERNAL\x10?B8Z6github.com/purserhq/purser/proto/purser/type/v1;typev1b\x06proto3"
+	"\x1a\xaa\x01\x8a\xb5\x18\xa5\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aEthere is no such product; a query may not have heard of a new one yet\"OCorrect the id, or read with the consistency_token of the command that made it.\x12\xcd\x01\n" +
+	"\x1cERROR_REASON_ORDER_NOT_FOUND\x10\v\x1a\xaa\x01\x8a\xb5\x18\xa5\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aCthere is no such order; a query may not have heard of a new one yet\"QCorrect the id, or read with the consistency_token of the command that placed it.\x12\xd0\x01\n" +
+	"\x1eERROR_REASON_PAYMENT_NOT_FOUND\x10\f\x1a\xab\x01\x8a\xb5\x18\xa6\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aIno payment was asked for this order; a query may not have heard of it yet\"LCorrect the id, or wait: a payment is asked for once all lines are reserved.\x12y\n" +
+	"\x1dERROR_REASON_REPORT_NOT_FOUND\x10\r\x1aV\x8a\xb5\x18R\n" +
+	"\tNOT_FOUND\x10\x01\x1a\x1fthere is no report of this name\"\"Choose one that ListReports names.\x12\xb3\x01\n" +
+	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x1a\x8e\x01\x8a\xb5\x18\x89\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\x8f\x01\n" +
+	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x1an\x8a\xb5\x18j\n" +
+	"\x0eALREADY_EXISTS\x10\x01\x1a-another request has made a product of this id\"'Use that product, or choose another id.\x12\xb8\x01\n" +
+	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
+	"\x0eALREADY_EXISTS\x10\x01\x1a.another request has placed an order of this id\"OUse that order, or choose another id, or none: one is made from the request_id.\x12\x80\x01\n" +
+	"!ERROR_REASON_PRODUCT_DISCONTINUED\x10\x1e\x1aY\x8a\xb5\x18U\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a the product is not sold any more\"\x1aLeave it out of the order.\x12\xe6\x01\n" +
+	"\x1fERROR_REASON_ILLEGAL_TRANSITION\x10\x1f\x1a\xc0\x01\x8a\xb5\x18\xbb\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x04\x1a_the step is not possible in this state; the PreconditionFailure detail names the steps that are\"ARead it again, and decide again whether the step is still wanted.\x12\x91\x01\n" +
+	"\x1eERROR_REASON_RESERVATION_ENDED\x10 \x1am\x8a\xb5\x18i\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a:the reservation of this order was released, which is final\"\x14Place another order.\x12\xb9\x01\n" +
+	" ERROR_REASON_RESERVATION_DIFFERS\x10!\x1a\x92\x01\x8a\xb5\x18\x8d\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a7the order already holds the product in another quantity\";Ask for the quantity that it holds, or place another order.\x12\xca\x01\n" +
+	"\x1cERROR_REASON_ATTEMPT_EXPIRED\x10\"\x1a\xa7\x01\x8a\xb5\x18\xa2\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a>the attempt arrived after its valid_until; nothing was decided\"ISend it again with a later valid_until; the request_id may stay the same.\x12|\n" +
+	"\x1bERROR_REASON_PAYMENT_VOIDED\x10#\x1a[\x8a\xb5\x18W\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a(the payment was given up, which is final\"\x14Place another order.\x12\xb3\x01\n" +
+	"\x1cERROR_REASON_PAYMENT_DIFFERS\x10$\x1a\x90\x01\x8a\xb5\x18\x8b\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aGa payment of another amount or customer was asked for this order before\")Ask for that one, or place another order.\x12\x7f\n" +
+	"\x18ERROR_REASON_STOCK_LIMIT\x10%\x1aa\x8a\xb5\x18]\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a-there would be more stock than can be counted\"\x15Correct the quantity.\x12\xc5\x01\n" +
+	"\x1aERROR_REASON_ETAG_MISMATCH\x10(\x1a\xa4\x01\x8a\xb5\x18\x9f\x01\n" +
+	"\aABORTED\x10\x04\x1aAsomebody has changed it since the etag was read; nothing was done\"ORead it again, and where the command is still wanted send it with the new etag.\x12t\n" +
+	"\x17ERROR_REASON_CONTENTION\x10)\x1aW\x8a\xb5\x18S\n" +
+	"\aABORTED\x10\x02\x1a6others kept changing the same thing until the deadline\"\x0eSend it again.\x12\xbf\x01\n" +
+	"#ERROR_REASON_DEPENDENCY_UNAVAILABLE\x102\x1a\x95\x01\x8a\xb5\x18\x90\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aRsomething that the service needs can't be reached; a command may have taken effect\"+Send it again, for as long as you can wait.\x12\xc4\x01\n" +
+	"\x1bERROR_REASON_PROJECTION_LAG\x103\x1a\xa2\x01\x8a\xb5\x18\x9d\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aFthe read model did not reach the consistency_token within the deadline\"DRead again, or read without the token where an older answer will do.\x12\xd1\x01\n" +
+	"\x1aERROR_REASON_ENTITY_PARKED\x104\x1a\xb0\x01\x8a\xb5\x18\xab\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aFevents of this order or product could not be applied to the read model\"RTell an operator: until then the answer stays the same. Commands are not affected.\x12\xd4\x01\n" +
+	" ERROR_REASON_GATEWAY_UNAVAILABLE\x105\x1a\xad\x01\x8a\xb5\x18\xa8\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aethe payment gateway was not reached at this attempt; an earlier one of the same request may have been\"0Send it again: the repeat finds out and goes on.\x12\xca\x01\n" +
+	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10<\x1a\xa5\x01\x8a\xb5\x18\xa0\x01\n" +
+	"\x11DEADLINE_EXCEEDED\x10\x02\x1a<there was no answer in time; a command may have taken effect\"KSend it again with a new deadline, and a longer one where it happens often.\x12\x91\x01\n" +
+	"\x16ERROR_REASON_CANCELLED\x10=\x1au\x8a\xb5\x18q\n" +
+	"\tCANCELLED\x10\x02\x1a3the caller gave up; a command may have taken effect\"-Send it again where the answer still matters.\x12\x8d\x01\n" +
+	"\x1aERROR_REASON_UNIMPLEMENTED\x10>\x1am\x8a\xb5\x18i\n" +
+	"\rUNIMPLEMENTED\x10\x01\x1a\x1cthere is no such method here\"8Correct the name or the port, or ask for a newer server.\x12\xbf\x01\n" +
+	"\x15ERROR_REASON_INTERNAL\x10?\x1a\xa3\x01\x8a\xb5\x18\x9e\x01\n" +
+	"\bINTERNAL\x10\x01\x1a2a fault of Purser; a command may have taken effect\"\\Report it with the time and the purser-correlation-id: the log of the service has the cause.B8Z6github.com/purserhq/purser/proto/purser/type/v1;typev1b\x06proto3"
 
 var (
 	file_purser_type_v1_error_reason_proto_rawDescOnce sync.Once
@@ -249,6 +249,7 @@ func file_purser_type_v1_error_reason_proto_init() {
 	if File_purser_type_v1_error_reason_proto != nil {
 		return
 	}
+	file_purser_type_v1_error_advice_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
