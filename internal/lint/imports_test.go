@@ -47,6 +47,7 @@ var rules = []rule{
 		why:   "the embedded store is a stranger to the rest",
 	},
 	{of: "internal/", allow: []string{"internal/", "proto/"}, why: "what is shared knows no service"},
+	{of: "examples/", allow: []string{"proto/"}, why: "an example is to be copied by those who have the generated code only"},
 	{of: "proto/", allow: []string{"proto/"}, why: "generated code stands alone"},
 }
 
@@ -135,6 +136,7 @@ func TestTheRulesCanBeBroken(t *testing.T) {
 		"services/payment/simulator": module + "services/write",
 		"services/query":             module + "cmd/purser",
 		"services/eventstore":        module + "internal/eventlog",
+		"examples/place-order":       module + "internal/fault",
 	} {
 		if len(broken(pkg, []string{imported})) == 0 {
 			t.Errorf("%s may import %s", pkg, imported)
