@@ -187,7 +187,7 @@ type Subscriber interface {
 }
 
 // Renew writes anew all snapshots that this build can't read, so that no command has to wait while a long stream is folded
-// from its start. It goes on over outages until ctx ends.
+// from its start. It goes on over outages, and returns an error only when ctx ends.
 func (h *Handler[S]) Renew(ctx context.Context, log Subscriber) error {
 	stale := map[string]bool{} // by id
 	caughtUp := errors.New("caught up")
@@ -210,10 +210,14 @@ func (h *Handler[S]) Renew(ctx context.Context, log Subscriber) error {
 			continue
 		}
 		e := h.newEntity(id)
-		if _, err := h.catchUp(ctx, e); err != nil {
-			return fmt.Errorf("renew a snapshot: %w", err)
+		switch _, err := h.catchUp(ctx, e); {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case err != nil: // so will its commands
+			h.long.Log.Error("can't fold a stream anew for its snapshot", "stream", e.stream, "error", err)
+		default:
+			h.keep(ctx, e)
 		}
-		h.keep(ctx, e)
 	}
 	return nil
 }

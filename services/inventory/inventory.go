@@ -5,7 +5,9 @@ package inventory
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -30,19 +32,50 @@ type Config struct {
 	GRPCAddr, HTTPAddr string
 }
 
-// New returns the service. It is ready while the event log answers.
+const (
+	// requestWindow is how long a request is remembered by its id, by the events' own time.
+	requestWindow = 24 * time.Hour
+	// maxRequests and maxReservations are how many of a product: of those that change what is on hand, and of those about an
+	// order's reservation, where that itself tells a repeat.
+	maxRequests     = 2048
+	maxReservations = 1024
+	snapshotEvery   = 2000 // events of a product
+)
+
+// New returns the service. It is ready while the event log answers, once all snapshots can be read by this build.
 func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) daemon.Service {
 	g := rpc.NewServer("inventory", logger, m)
+	stocks := aggregate.NewLong[stock.State](log, eventschema.Stock, s, time.Now, aggregate.Long{
+		Version: stock.Version, SnapshotEvery: snapshotEvery,
+		Window: requestWindow, Requests: maxRequests, KeyedRequests: maxReservations, Keyed: stock.OfReservation,
+		Log: logger,
+	})
+	var renewed atomic.Bool
 	inventoryv1.RegisterInventoryServiceServer(g, &server{
-		stock:    aggregate.New[stock.State](log, eventschema.Stock, s, time.Now),
+		stock:    stocks,
 		products: aggregate.New[catalog.State](log, eventschema.Product, s, time.Now),
 		clock:    time.Now,
 	})
 	return daemon.Service{
 		Name: "inventory", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
-		Ready: log.Ping,
+		Ready: func(ctx context.Context) error {
+			if !renewed.Load() {
+				return errRenewing
+			}
+			return log.Ping(ctx)
+		},
+		Run: []func(context.Context) error{func(ctx context.Context) error {
+			err := stocks.Renew(ctx, log)
+			if ctx.Err() != nil {
+				return nil
+			}
+			renewed.Store(err == nil)
+			return err
+		}},
 	}
 }
+
+var errRenewing = errors.New("snapshots of stock are being looked through")
 
 type server struct {
 	inventoryv1.UnimplementedInventoryServiceServer

@@ -28,6 +28,15 @@ const (
 	markWindow  = 15 * time.Minute
 )
 
+// Version is raised when events come to be folded otherwise into a state of the same shape.
+const Version = 1
+
+// OfReservation tells the events about an order's reservation, of which there is at most one of a product.
+func OfReservation(m proto.Message) bool {
+	_, ok := m.(interface{ GetOrderId() string })
+	return ok
+}
+
 // State is what the past of one product's stock says. The zero value is a product never stocked.
 type State struct {
 	// Exists: something was recorded, so the product is known to exist.
