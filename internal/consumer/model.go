@@ -24,6 +24,7 @@ type Event struct {
 	Actor         string
 	CausationID   string
 	CorrelationID string
+	Traceparent   string
 }
 
 // Fold keeps one row per key: what the events of the key's streams add up to. It is a pure function of them.

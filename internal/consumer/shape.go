@@ -91,8 +91,9 @@ func (d decoded) messages() []Event {
 	for i, m := range d.Messages {
 		events[i] = Event{
 			ID: d.ID, Key: d.key, Category: d.category, Stream: d.Stream, Revision: d.Revision, Position: d.Position,
-			Type: string(m.ProtoReflect().Descriptor().Name()), Part: i, Message: m, OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
-			CausationID: d.Meta.CausationID, CorrelationID: d.Meta.CorrelationID,
+			Type: string(m.ProtoReflect().Descriptor().Name()), Part: i, Message: m,
+			OccurredAt: d.Meta.OccurredAt.UTC().Truncate(postgresTick), Actor: d.Meta.Actor,
+			CausationID: d.Meta.CausationID, CorrelationID: d.Meta.CorrelationID, Traceparent: d.Meta.Traceparent,
 		}
 	}
 	return events

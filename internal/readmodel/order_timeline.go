@@ -20,26 +20,30 @@ import (
 
 // TimelineEntry is one event in the history of an order.
 type TimelineEntry struct {
-	OrderID   string            `db:"order_id,key"`
-	Position  int64             `db:"position,key"`
-	Part      int               `db:"part,key"`
-	Time      time.Time         `db:"occurred_at"`
-	EventType string            `db:"event_type"`
-	Summary   string            `db:"summary"`
-	Actor     string            `db:"actor"`
-	Cause     string            `db:"cause"` // "": asked for from outside
-	Stream    string            `db:"stream"`
-	Revision  eventlog.Revision `db:"revision"`
+	OrderID   string    `db:"order_id,key"`
+	Position  int64     `db:"position,key"`
+	Part      int       `db:"part,key"`
+	Time      time.Time `db:"occurred_at"`
+	EventID   string    `db:"event_id"`
+	EventType string    `db:"event_type"`
+	Summary   string    `db:"summary"`
+	Actor     string    `db:"actor"`
+	Cause     string    `db:"cause"` // the id of an event, or "": asked for from outside
+	// Correlation is shared by all that followed from one request from outside.
+	Correlation string            `db:"correlation"`
+	Stream      string            `db:"stream"`
+	Revision    eventlog.Revision `db:"revision"`
 }
 
 // OrderTimeline is everything that happened to orders, their payments and their fulfilment.
 var OrderTimeline = consumer.Journal[TimelineEntry]{
-	Name: "order_timeline", Version: 1,
+	Name: "order_timeline", Version: 2,
 	Categories: []string{eventschema.Order, eventschema.Payment, eventschema.Fulfillment},
 	Entries: func(e consumer.Event) []TimelineEntry {
 		return []TimelineEntry{{
-			OrderID: e.Key, Position: int64(e.Position), Part: e.Part, Time: e.OccurredAt, EventType: e.Type, Summary: summary(e.Message),
-			Actor: e.Actor, Cause: e.CausationID, Stream: e.Stream, Revision: e.Revision,
+			OrderID: e.Key, Position: int64(e.Position), Part: e.Part, Time: e.OccurredAt,
+			EventID: e.ID.String(), EventType: e.Type, Summary: summary(e.Message),
+			Actor: e.Actor, Cause: e.CausationID, Correlation: e.CorrelationID, Stream: e.Stream, Revision: e.Revision,
 		}}
 	},
 }

@@ -173,6 +173,8 @@ func TestGetOrderTimeline(t *testing.T) {
 	var token eventlog.Position
 	for _, e := range history("7", placedOrder(), reserved("cup"), rejectedOrder()) {
 		e.Position = w.append(e)
+		stored := w.log.Events()
+		e.ID = stored[len(stored)-1].ID
 		want = append(want, OrderTimeline.Entries(e)...)
 		token = w.append(history("8-"+e.Type, placedOrder())...) // in between
 	}

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
@@ -16,10 +17,10 @@ import (
 
 func TestTimelineEntry(t *testing.T) {
 	e := history("7", placedOrder(), &orderevent.OrderConfirmed{})[1]
-	e.CausationID = "3f0e"
+	e.ID, e.CausationID, e.CorrelationID = uuid.MustParse("5b0f1c52-6d0e-4d3f-9c55-0d9f3f3a7f11"), "3f0e", "c0de"
 	equal(t, OrderTimeline.Entries(e), []TimelineEntry{{
-		OrderID: "7", Position: 101, Time: at(1), EventType: "OrderConfirmed", Summary: "Order confirmed",
-		Actor: "alice", Cause: "3f0e", Stream: "order-7", Revision: 1,
+		OrderID: "7", Position: 101, Time: at(1), EventID: e.ID.String(), EventType: "OrderConfirmed", Summary: "Order confirmed",
+		Actor: "alice", Cause: "3f0e", Correlation: "c0de", Stream: "order-7", Revision: 1,
 	}})
 }
 

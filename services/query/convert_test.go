@@ -90,10 +90,10 @@ func TestProduct(t *testing.T) {
 func TestTimelineEntry(t *testing.T) {
 	same(t, timelineEntry(readmodel.TimelineEntry{
 		OrderID: "7", Position: 99, Time: noon, EventType: "OrderConfirmed", Summary: "Order confirmed", Actor: "saga", Cause: "3f0e",
-		Stream: "order-7", Revision: 1,
+		Stream: "order-7", Revision: 1, EventID: "5b0f", Correlation: "c0de",
 	}), &queryv1.TimelineEntry{
 		Time: timestamppb.New(noon), EventType: "OrderConfirmed", Summary: "Order confirmed", Actor: "saga", Cause: "3f0e",
-		Stream: "order-7", Revision: 1,
+		Stream: "order-7", Revision: 1, EventId: "5b0f", CorrelationId: "c0de",
 	})
 }
 

@@ -112,7 +112,7 @@ func orderSummary(o readmodel.OrderSummary) *queryv1.OrderSummary {
 func timelineEntry(e readmodel.TimelineEntry) *queryv1.TimelineEntry {
 	return &queryv1.TimelineEntry{
 		Time: timestamp(e.Time), EventType: e.EventType, Summary: e.Summary, Actor: e.Actor, Cause: e.Cause,
-		Stream: e.Stream, Revision: int64(e.Revision),
+		Stream: e.Stream, Revision: int64(e.Revision), EventId: e.EventID, CorrelationId: e.Correlation,
 	}
 }
 

@@ -88,7 +88,9 @@ func (e *executor) measure(ctx context.Context) error {
 func (e *executor) attempt(ctx context.Context, t task, read time.Time) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
-	ctx = origin.With(ctx, origin.Origin{Actor: origin.Saga, CorrelationID: t.CorrelationID, CausationID: t.CausationID})
+	ctx = origin.With(ctx, origin.Origin{
+		Actor: origin.Saga, CorrelationID: t.CorrelationID, CausationID: t.CausationID, Traceparent: t.Traceparent,
+	})
 	req, err := request(t, read)
 	if err != nil {
 		return outcomeFailed, err

@@ -22,7 +22,7 @@ func item(step, product string) task {
 	return task{OrderID: "7", todoRow: todoRow{
 		Step: step, ProductID: product, Quantity: 2, CustomerID: "ada", PaymentMethod: "pm_card_visa", Currency: "EUR", Total: 3200,
 		RejectReason: int64(typev1.RejectReason_REJECT_REASON_OUT_OF_STOCK), Priority: 1,
-		CausationID: "cause", CorrelationID: "correlation", Since: time.Now().Add(-time.Minute),
+		CausationID: "cause", CorrelationID: "correlation", Traceparent: "trace", Since: time.Now().Add(-time.Minute),
 	}}
 }
 

@@ -22,17 +22,27 @@ import (
 func (w *world) happens(order string, at time.Time, messages ...proto.Message) {
 	w.t.Helper()
 	for _, m := range messages {
+		w.shows(w.append(order, at, m))
+	}
+}
+
+// append appends events of an order at a time.
+func (w *world) append(order string, at time.Time, messages ...proto.Message) (last eventlog.Position) {
+	w.t.Helper()
+	for _, m := range messages {
 		// The packages of event messages are purser.<area>.event.v1, and an order's areas are its categories.
 		category := string(m.ProtoReflect().Descriptor().ParentFile().Package().Parent().Parent().Name())
 		stream := eventlog.StreamName(category, order)
 		a, err := w.log.Append(w.t.Context(), stream, w.last(stream), []eventlog.NewEvent{{
-			ID: uuid.New(), Message: m, Meta: eventlog.Metadata{OccurredAt: at, CorrelationID: "correlation of " + order},
+			ID: uuid.New(), Message: m,
+			Meta: eventlog.Metadata{OccurredAt: at, CorrelationID: "correlation of " + order, Traceparent: "trace of " + order},
 		}})
 		if err != nil {
 			w.t.Fatal(err)
 		}
-		w.shows(a.Position)
+		last = a.Position
 	}
+	return last
 }
 
 func (w *world) last(stream string) eventlog.Revision {
@@ -147,10 +157,38 @@ func TestItemsAreComplete(t *testing.T) {
 	got.Since, got.NextTry = got.Since.UTC(), got.NextTry.UTC()
 	want := task{OrderID: "7", todoRow: todoRow{
 		Step: "RESERVE_STOCK", ProductID: "mug", Priority: 2, Quantity: 2, CustomerID: "ada", PaymentMethod: "pm_card_visa", Currency: "EUR", Total: 3200,
-		CausationID: w.log.Events()[0].ID.String(), CorrelationID: "correlation of 7", Since: now,
+		CausationID: w.log.Events()[0].ID.String(), CorrelationID: "correlation of 7", Traceparent: "trace of 7", Since: now,
 	}}
 	if got != want {
 		t.Errorf("\n got %+v\nwant %+v", got, want)
+	}
+}
+
+// An item's cause is the event that put it on the list, also where others were folded in the same transaction, before and
+// since, and where the list is made anew.
+func TestItemsKnowTheirCause(t *testing.T) {
+	w := newWorld(t)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	w.append("7", now, placedWith("7", typev1.Priority_PRIORITY_STANDARD))
+	w.append("7", now.Add(time.Second), &orderevent.DeliveryAddressChanged{OrderId: "7"})
+	w.append("8", now, paid("8")...)
+	last := w.append("8", now.Add(time.Second), &orderevent.DeliveryAddressChanged{OrderId: "8"})
+	w.consume()
+	w.shows(last)
+	for _, c := range []struct{ step, eventType string }{{"RESERVE_STOCK", "OrderPlaced"}, {"CONFIRM_ORDER", "PaymentAuthorized"}} {
+		tasks := w.due(c.step, now, nil, 9)
+		if len(tasks) != 1 {
+			t.Fatalf("%s: %+v", c.step, tasks)
+		}
+		var cause eventlog.Recorded
+		for _, e := range w.log.Events() {
+			if e.ID.String() == tasks[0].CausationID {
+				cause = e
+			}
+		}
+		if cause.Type != c.eventType || !tasks[0].Since.Equal(now) {
+			t.Errorf("%s is caused by a %s, since %s", c.step, cause.Type, tasks[0].Since)
+		}
 	}
 }
 

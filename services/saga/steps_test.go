@@ -60,13 +60,13 @@ func TestSteps(t *testing.T) {
 				if !proto.Equal(e.Messages[0], c.event) {
 					t.Errorf("recorded %v, want %v", e.Messages[0], c.event)
 				}
-				if e.Meta.Actor != origin.Saga || e.Meta.CausationID != "cause" || e.Meta.CorrelationID != "correlation" {
+				if e.Meta.Actor != origin.Saga || e.Meta.CausationID != "cause" || e.Meta.CorrelationID != "correlation" || e.Meta.Traceparent != "trace" {
 					t.Errorf("recorded on account of %+v", e.Meta)
 				}
 			}
 			stop()
 			got := w.peers.calls[0]
-			if o := got.origin; o.Actor != origin.Saga || o.CausationID != "cause" || o.CorrelationID != "correlation" {
+			if o := got.origin; o.Actor != origin.Saga || o.CausationID != "cause" || o.CorrelationID != "correlation" || o.Traceparent != "trace" {
 				t.Errorf("called on account of %+v", o)
 			}
 			if id, err := uuid.Parse(got.req.GetRequestId()); err != nil || id.Version() != 5 {

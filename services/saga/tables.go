@@ -1,6 +1,7 @@
 package saga
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -19,21 +20,47 @@ type orderRow struct {
 	NeedsAttention bool              `db:"needs_attention"`
 	Attention      string            `db:"attention"` // why, or ""
 	Priority       int64             `db:"priority"`
-	// Of the last event: what is listed because of it names it as its cause.
-	EventID       string    `db:"event_id"`
-	CorrelationID string    `db:"correlation_id"`
-	UpdateTime    time.Time `db:"update_time"`
+	Listed         []listed          `db:"listed"` // what is to be done
+	UpdateTime     time.Time         `db:"update_time"`
+}
+
+// listed is an item of the list and the event that put it there: that is kept with the state, and not taken from the last
+// event when the list is written, because one transaction may fold several.
+type listed struct {
+	fulfillment.Item
+	Trigger trigger `json:"trigger"`
+}
+
+// trigger is an event, with what is passed on from it to everything that it leads to.
+type trigger struct {
+	EventID       string    `json:"event_id"`
+	CorrelationID string    `json:"correlation_id,omitempty"`
+	Traceparent   string    `json:"traceparent,omitempty"`
+	OccurredAt    time.Time `json:"occurred_at"`
+}
+
+// relist is the list after an event. What stood on it before keeps its cause.
+func relist(before []listed, items []fulfillment.Item, because trigger) []listed {
+	after := make([]listed, len(items))
+	for i, item := range items {
+		after[i] = listed{item, because}
+		if n := slices.IndexFunc(before, func(l listed) bool { return l.Item == item }); n >= 0 {
+			after[i] = before[n]
+		}
+	}
+	return after
 }
 
 var states = consumer.Fold[orderRow]{
-	Name: "fulfillment_states", Version: 2,
+	Name: "fulfillment_states", Version: 3,
 	Categories: []string{eventschema.Order, eventschema.Payment, eventschema.Fulfillment},
 	Evolve: func(r *orderRow, e consumer.Event) {
 		r.State.Evolve(e.Message, e.OccurredAt)
 		r.Goal, r.Priority = string(r.State.Goal), int64(r.State.Priority)
 		r.Attention = r.State.Attention()
 		r.NeedsAttention = r.Attention != ""
-		r.EventID, r.CorrelationID, r.UpdateTime = e.ID.String(), e.CorrelationID, e.OccurredAt
+		r.Listed = relist(r.Listed, r.State.ToDo(), trigger{e.ID.String(), e.CorrelationID, e.Traceparent, e.OccurredAt})
+		r.UpdateTime = e.OccurredAt
 	},
 }
 
@@ -51,9 +78,10 @@ type todoRow struct {
 	RejectReason  int64  `db:"reject_reason"`
 
 	// The event that put the item on the list, and since when it stands there.
-	CausationID   string    `db:"causation_id,local"`
-	CorrelationID string    `db:"correlation_id,local"`
-	Since         time.Time `db:"since,local"`
+	CausationID   string    `db:"causation_id"`
+	CorrelationID string    `db:"correlation_id"`
+	Traceparent   string    `db:"traceparent"`
+	Since         time.Time `db:"since"`
 	// The executor's own notes on its failures.
 	Attempts  int64     `db:"attempts,local"`
 	NextTry   time.Time `db:"next_try,local"` // zero: at once
@@ -61,17 +89,17 @@ type todoRow struct {
 }
 
 var todo = consumer.List[orderRow, todoRow]{
-	Name: "todo", Version: 1, Of: &states,
+	Name: "todo", Version: 2, Of: &states,
 	Entries: func(r orderRow) []todoRow {
-		items := r.State.ToDo()
-		rows := make([]todoRow, len(items))
-		for i, item := range items {
+		rows := make([]todoRow, len(r.Listed))
+		for i, item := range r.Listed {
 			rows[i] = todoRow{
 				Step: stepName(item.Step), ProductID: item.ProductID, Priority: r.Priority,
 				Quantity: quantity(r.State.Lines, item.ProductID), CustomerID: r.State.CustomerID,
 				PaymentMethod: r.State.Method, Currency: r.State.Currency, Total: r.State.Total,
 				RejectReason: int64(r.State.RejectReason),
-				CausationID:  r.EventID, CorrelationID: r.CorrelationID, Since: r.UpdateTime,
+				CausationID:  item.Trigger.EventID, CorrelationID: item.Trigger.CorrelationID, Traceparent: item.Trigger.Traceparent,
+				Since: item.Trigger.OccurredAt,
 			}
 		}
 		return rows

@@ -789,10 +789,13 @@ type TimelineEntry struct {
 	Summary string `protobuf:"bytes,3,opt,name=summary,proto3" json:"summary,omitempty"`
 	// Who asked for it.
 	Actor string `protobuf:"bytes,4,opt,name=actor,proto3" json:"actor,omitempty"`
-	// What caused it: the id of the event acted on, or empty for a command from outside.
-	Cause         string `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
-	Stream        string `protobuf:"bytes,6,opt,name=stream,proto3" json:"stream,omitempty"`
-	Revision      int64  `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	// What caused it: the event_id of the event that was acted on, or empty for a command from outside.
+	Cause    string `protobuf:"bytes,5,opt,name=cause,proto3" json:"cause,omitempty"`
+	Stream   string `protobuf:"bytes,6,opt,name=stream,proto3" json:"stream,omitempty"`
+	Revision int64  `protobuf:"varint,7,opt,name=revision,proto3" json:"revision,omitempty"`
+	EventId  string `protobuf:"bytes,8,opt,name=event_id,json=eventId,proto3" json:"event_id,omitempty"`
+	// Shared by everything that followed from one command from outside, in whatever stream or service.
+	CorrelationId string `protobuf:"bytes,9,opt,name=correlation_id,json=correlationId,proto3" json:"correlation_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -874,6 +877,20 @@ func (x *TimelineEntry) GetRevision() int64 {
 		return x.Revision
 	}
 	return 0
+}
+
+func (x *TimelineEntry) GetEventId() string {
+	if x != nil {
+		return x.EventId
+	}
+	return ""
+}
+
+func (x *TimelineEntry) GetCorrelationId() string {
+	if x != nil {
+		return x.CorrelationId
+	}
+	return ""
 }
 
 type GetProductRequest struct {
@@ -2069,7 +2086,7 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\border_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\aorderId\x125\n" +
 	"\x11consistency_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"T\n" +
 	"\x18GetOrderTimelineResponse\x128\n" +
-	"\aentries\x18\x01 \x03(\v2\x1e.purser.query.v1.TimelineEntryR\aentries\"\xd8\x01\n" +
+	"\aentries\x18\x01 \x03(\v2\x1e.purser.query.v1.TimelineEntryR\aentries\"\x9a\x02\n" +
 	"\rTimelineEntry\x12.\n" +
 	"\x04time\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x1d\n" +
 	"\n" +
@@ -2078,7 +2095,9 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\x05actor\x18\x04 \x01(\tR\x05actor\x12\x14\n" +
 	"\x05cause\x18\x05 \x01(\tR\x05cause\x12\x16\n" +
 	"\x06stream\x18\x06 \x01(\tR\x06stream\x12\x1a\n" +
-	"\brevision\x18\a \x01(\x03R\brevision\"\x93\x01\n" +
+	"\brevision\x18\a \x01(\x03R\brevision\x12\x19\n" +
+	"\bevent_id\x18\b \x01(\tR\aeventId\x12%\n" +
+	"\x0ecorrelation_id\x18\t \x01(\tR\rcorrelationId\"\x93\x01\n" +
 	"\x11GetProductRequest\x12G\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\tproductId\x125\n" +
