@@ -23,11 +23,16 @@ import (
 	"github.com/purserhq/purser/internal/eventlog"
 )
 
-// Log is what a consumer needs of the event log.
-type Log interface {
-	Subscribe(ctx context.Context, categories []string, after eventlog.Position, deliver func(context.Context, eventlog.Delivery) error) error
+// History is what is needed of the event log to fold a key from its first event.
+type History interface {
 	Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error)
 	Decode(r eventlog.Recorded) (eventlog.Event, error)
+}
+
+// Log is what a consumer needs of the event log.
+type Log interface {
+	History
+	Subscribe(ctx context.Context, categories []string, after eventlog.Position, deliver func(context.Context, eventlog.Delivery) error) error
 	Head(ctx context.Context) (eventlog.Position, error)
 	Has(ctx context.Context, at eventlog.Position, id uuid.UUID) (bool, error)
 	Identity(ctx context.Context) (string, error)

@@ -235,7 +235,7 @@ func (f *folding[R]) evolve(k *kept[R], e decoded) error {
 var errPoison = errors.New("can't be applied")
 
 // refold folds a key from its first event up to a position: the one way to heal a row, whatever happened to it.
-func (f *folding[R]) refold(ctx context.Context, log Log, key string, upTo eventlog.Position) (*kept[R], error) {
+func (f *folding[R]) refold(ctx context.Context, log History, key string, upTo eventlog.Position) (*kept[R], error) {
 	var events []decoded
 	for _, category := range f.fold.Categories {
 		recorded, err := log.Read(ctx, eventlog.StreamName(category, key), 0, 0)

@@ -92,12 +92,18 @@ func (q *Queries) await(ctx context.Context, model awaiting, key string, pos eve
 	if pos == 0 {
 		return nil
 	}
-	if deadline, ok := ctx.Deadline(); ok {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxAnswerTime)))
-		defer cancel()
-	}
+	ctx, cancel := sooner(ctx)
+	defer cancel()
 	return model(ctx, q.pool, key, pos)
+}
+
+// sooner ends a little before ctx does.
+func sooner(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return ctx, func() {}
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxAnswerTime)))
 }
 
 // maxAnswerTime is the most that is set aside of a deadline for the way back to the client.

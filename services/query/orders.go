@@ -16,7 +16,11 @@ func (s *server) GetOrder(ctx context.Context, req *queryv1.GetOrderRequest) (*q
 	if err != nil {
 		return nil, err
 	}
-	o, err := s.find(ctx, req, after)
+	find := s.find
+	if req.GetAt() != nil {
+		find = s.findPast
+	}
+	o, err := find(ctx, req, after)
 	if err != nil {
 		return nil, err
 	}
@@ -32,6 +36,22 @@ func (s *server) find(ctx context.Context, req *queryv1.GetOrderRequest, after e
 		return readmodel.OrderDetail{}, err
 	}
 	return s.models.GetOrderByNumber(ctx, number, after)
+}
+
+// findPast answers from the log alone, unless it has to learn first which order has a number.
+func (s *server) findPast(ctx context.Context, req *queryv1.GetOrderRequest, after eventlog.Position) (readmodel.OrderDetail, error) {
+	id := req.GetOrderId()
+	if id == "" {
+		o, err := s.find(ctx, req, after)
+		if err != nil {
+			return readmodel.OrderDetail{}, err
+		}
+		id = o.OrderID
+	}
+	if at := req.GetAsOf(); at != nil {
+		return s.past.AsOf(ctx, id, at.AsTime())
+	}
+	return s.past.AsOfRevision(ctx, id, eventlog.Revision(req.GetAsOfRevision()))
 }
 
 func (s *server) ListOrders(ctx context.Context, req *queryv1.ListOrdersRequest) (*queryv1.ListOrdersResponse, error) {

@@ -2,6 +2,9 @@
 //
 // It changes nothing and keeps nothing: any number of replicas may run. A read that comes with a consistency token waits,
 // as long as its deadline allows, until the read models it answers from have applied everything up to that token.
+//
+// An order as it was is folded from the event log, which nothing else here needs: while the event store is away, only that
+// is UNAVAILABLE.
 package query
 
 import (
@@ -13,6 +16,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
 	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/readmodel"
@@ -31,13 +35,13 @@ type Config struct {
 
 // New returns the service, which is ready while Postgres answers and has the tables that this build reads. It fails only
 // for a bad URL; a Postgres that is down is waited for.
-func New(cfg Config, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (daemon.Service, error) {
+func New(cfg Config, log consumer.History, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (daemon.Service, error) {
 	pool, err := postgres.Open(cfg.PostgresURL, "query", cfg.StatementTimeout)
 	if err != nil {
 		return daemon.Service{}, err
 	}
 	g := rpc.NewServer("query", logger, m)
-	queryv1.RegisterQueryServiceServer(g, &server{models: readmodel.NewQueries(pool, s)})
+	queryv1.RegisterQueryServiceServer(g, &server{models: readmodel.NewQueries(pool, s), past: readmodel.NewPastOrders(log)})
 	return daemon.Service{
 		Name: "query", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
 		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
@@ -61,4 +65,5 @@ func ready(ctx context.Context, pool *pgxpool.Pool) error {
 type server struct {
 	queryv1.UnimplementedQueryServiceServer
 	models *readmodel.Queries
+	past   *readmodel.PastOrders
 }

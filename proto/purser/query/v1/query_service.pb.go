@@ -88,8 +88,16 @@ type GetOrderRequest struct {
 	Order isGetOrderRequest_Order `protobuf_oneof:"order"`
 	// From the reply to a command: the answer reflects at least what that command did.
 	ConsistencyToken string `protobuf:"bytes,3,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// The order as it was: folded from the event log up to one of the order's own events, with its payment and fulfilment as
+	// far as they had come by then. The log is always read up to date, so a consistency_token is not waited for.
+	//
+	// Types that are valid to be assigned to At:
+	//
+	//	*GetOrderRequest_AsOf
+	//	*GetOrderRequest_AsOfRevision
+	At            isGetOrderRequest_At `protobuf_oneof:"at"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *GetOrderRequest) Reset() {
@@ -154,6 +162,31 @@ func (x *GetOrderRequest) GetConsistencyToken() string {
 	return ""
 }
 
+func (x *GetOrderRequest) GetAt() isGetOrderRequest_At {
+	if x != nil {
+		return x.At
+	}
+	return nil
+}
+
+func (x *GetOrderRequest) GetAsOf() *timestamppb.Timestamp {
+	if x != nil {
+		if x, ok := x.At.(*GetOrderRequest_AsOf); ok {
+			return x.AsOf
+		}
+	}
+	return nil
+}
+
+func (x *GetOrderRequest) GetAsOfRevision() int64 {
+	if x != nil {
+		if x, ok := x.At.(*GetOrderRequest_AsOfRevision); ok {
+			return x.AsOfRevision
+		}
+	}
+	return 0
+}
+
 type isGetOrderRequest_Order interface {
 	isGetOrderRequest_Order()
 }
@@ -170,6 +203,24 @@ type GetOrderRequest_OrderNumber struct {
 func (*GetOrderRequest_OrderId) isGetOrderRequest_Order() {}
 
 func (*GetOrderRequest_OrderNumber) isGetOrderRequest_Order() {}
+
+type isGetOrderRequest_At interface {
+	isGetOrderRequest_At()
+}
+
+type GetOrderRequest_AsOf struct {
+	// Up to the last of the order's events before the first one that is later than this time, which is not in the future.
+	AsOf *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=as_of,json=asOf,proto3,oneof"`
+}
+
+type GetOrderRequest_AsOfRevision struct {
+	// Up to this revision of the order, counted from 0: the number in an etag, or that of an entry of its timeline.
+	AsOfRevision int64 `protobuf:"varint,5,opt,name=as_of_revision,json=asOfRevision,proto3,oneof"`
+}
+
+func (*GetOrderRequest_AsOf) isGetOrderRequest_At() {}
+
+func (*GetOrderRequest_AsOfRevision) isGetOrderRequest_At() {}
 
 type GetOrderResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2023,12 +2074,15 @@ var File_purser_query_v1_query_service_proto protoreflect.FileDescriptor
 
 const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\n" +
-	"#purser/query/v1/query_service.proto\x12\x0fpurser.query.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cpurser/type/v1/address.proto\x1a\x1apurser/type/v1/money.proto\x1a\x1dpurser/type/v1/priority.proto\x1a\x1bpurser/type/v1/states.proto\"\xcf\x01\n" +
+	"#purser/query/v1/query_service.proto\x12\x0fpurser.query.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cpurser/type/v1/address.proto\x1a\x1apurser/type/v1/money.proto\x1a\x1dpurser/type/v1/priority.proto\x1a\x1bpurser/type/v1/states.proto\"\xc3\x02\n" +
 	"\x0fGetOrderRequest\x12E\n" +
 	"\border_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$H\x00R\aorderId\x12.\n" +
 	"\forder_number\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x10\f\x18\x14H\x00R\vorderNumber\x125\n" +
-	"\x11consistency_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyTokenB\x0e\n" +
-	"\x05order\x12\x05\xbaH\x02\b\x01\"@\n" +
+	"\x11consistency_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\x12;\n" +
+	"\x05as_of\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampB\b\xbaH\x05\xb2\x01\x028\x01H\x01R\x04asOf\x12/\n" +
+	"\x0eas_of_revision\x18\x05 \x01(\x03B\a\xbaH\x04\"\x02(\x00H\x01R\fasOfRevisionB\x0e\n" +
+	"\x05order\x12\x05\xbaH\x02\b\x01B\x04\n" +
+	"\x02at\"@\n" +
 	"\x10GetOrderResponse\x12,\n" +
 	"\x05order\x18\x01 \x01(\v2\x16.purser.query.v1.OrderR\x05order\"\xfd\x05\n" +
 	"\x05Order\x12\x19\n" +
@@ -2246,78 +2300,79 @@ var file_purser_query_v1_query_service_proto_goTypes = []any{
 	(*RunReportResponse)(nil),        // 26: purser.query.v1.RunReportResponse
 	(*Row)(nil),                      // 27: purser.query.v1.Row
 	(*Cell)(nil),                     // 28: purser.query.v1.Cell
-	(v1.OrderState)(0),               // 29: purser.type.v1.OrderState
-	(v1.PaymentState)(0),             // 30: purser.type.v1.PaymentState
-	(v1.FulfillmentState)(0),         // 31: purser.type.v1.FulfillmentState
-	(v1.Priority)(0),                 // 32: purser.type.v1.Priority
-	(*v1.Money)(nil),                 // 33: purser.type.v1.Money
-	(*v1.Address)(nil),               // 34: purser.type.v1.Address
-	(v1.RejectReason)(0),             // 35: purser.type.v1.RejectReason
-	(*timestamppb.Timestamp)(nil),    // 36: google.protobuf.Timestamp
+	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
+	(v1.OrderState)(0),               // 30: purser.type.v1.OrderState
+	(v1.PaymentState)(0),             // 31: purser.type.v1.PaymentState
+	(v1.FulfillmentState)(0),         // 32: purser.type.v1.FulfillmentState
+	(v1.Priority)(0),                 // 33: purser.type.v1.Priority
+	(*v1.Money)(nil),                 // 34: purser.type.v1.Money
+	(*v1.Address)(nil),               // 35: purser.type.v1.Address
+	(v1.RejectReason)(0),             // 36: purser.type.v1.RejectReason
 }
 var file_purser_query_v1_query_service_proto_depIdxs = []int32{
-	3,  // 0: purser.query.v1.GetOrderResponse.order:type_name -> purser.query.v1.Order
-	29, // 1: purser.query.v1.Order.state:type_name -> purser.type.v1.OrderState
-	30, // 2: purser.query.v1.Order.payment_state:type_name -> purser.type.v1.PaymentState
-	31, // 3: purser.query.v1.Order.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
-	32, // 4: purser.query.v1.Order.priority:type_name -> purser.type.v1.Priority
-	4,  // 5: purser.query.v1.Order.lines:type_name -> purser.query.v1.OrderLine
-	33, // 6: purser.query.v1.Order.total:type_name -> purser.type.v1.Money
-	34, // 7: purser.query.v1.Order.delivery_address:type_name -> purser.type.v1.Address
-	35, // 8: purser.query.v1.Order.reject_reason:type_name -> purser.type.v1.RejectReason
-	36, // 9: purser.query.v1.Order.create_time:type_name -> google.protobuf.Timestamp
-	36, // 10: purser.query.v1.Order.update_time:type_name -> google.protobuf.Timestamp
-	33, // 11: purser.query.v1.OrderLine.unit_price:type_name -> purser.type.v1.Money
-	7,  // 12: purser.query.v1.ListOrdersResponse.orders:type_name -> purser.query.v1.OrderSummary
-	29, // 13: purser.query.v1.OrderSummary.state:type_name -> purser.type.v1.OrderState
-	30, // 14: purser.query.v1.OrderSummary.payment_state:type_name -> purser.type.v1.PaymentState
-	32, // 15: purser.query.v1.OrderSummary.priority:type_name -> purser.type.v1.Priority
-	33, // 16: purser.query.v1.OrderSummary.total:type_name -> purser.type.v1.Money
-	35, // 17: purser.query.v1.OrderSummary.reject_reason:type_name -> purser.type.v1.RejectReason
-	36, // 18: purser.query.v1.OrderSummary.create_time:type_name -> google.protobuf.Timestamp
-	36, // 19: purser.query.v1.OrderSummary.update_time:type_name -> google.protobuf.Timestamp
-	10, // 20: purser.query.v1.GetOrderTimelineResponse.entries:type_name -> purser.query.v1.TimelineEntry
-	36, // 21: purser.query.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	13, // 22: purser.query.v1.GetProductResponse.product:type_name -> purser.query.v1.Product
-	33, // 23: purser.query.v1.Product.price:type_name -> purser.type.v1.Money
-	36, // 24: purser.query.v1.Product.create_time:type_name -> google.protobuf.Timestamp
-	36, // 25: purser.query.v1.Product.update_time:type_name -> google.protobuf.Timestamp
-	13, // 26: purser.query.v1.ListProductsResponse.products:type_name -> purser.query.v1.Product
-	20, // 27: purser.query.v1.GetPaymentResponse.payment:type_name -> purser.query.v1.Payment
-	30, // 28: purser.query.v1.Payment.state:type_name -> purser.type.v1.PaymentState
-	33, // 29: purser.query.v1.Payment.amount:type_name -> purser.type.v1.Money
-	36, // 30: purser.query.v1.Payment.create_time:type_name -> google.protobuf.Timestamp
-	36, // 31: purser.query.v1.Payment.update_time:type_name -> google.protobuf.Timestamp
-	23, // 32: purser.query.v1.ListReportsResponse.reports:type_name -> purser.query.v1.Report
-	24, // 33: purser.query.v1.Report.columns:type_name -> purser.query.v1.Column
-	0,  // 34: purser.query.v1.Column.type:type_name -> purser.query.v1.ColumnType
-	24, // 35: purser.query.v1.RunReportResponse.columns:type_name -> purser.query.v1.Column
-	27, // 36: purser.query.v1.RunReportResponse.rows:type_name -> purser.query.v1.Row
-	28, // 37: purser.query.v1.Row.cells:type_name -> purser.query.v1.Cell
-	33, // 38: purser.query.v1.Cell.money:type_name -> purser.type.v1.Money
-	1,  // 39: purser.query.v1.QueryService.GetOrder:input_type -> purser.query.v1.GetOrderRequest
-	5,  // 40: purser.query.v1.QueryService.ListOrders:input_type -> purser.query.v1.ListOrdersRequest
-	8,  // 41: purser.query.v1.QueryService.GetOrderTimeline:input_type -> purser.query.v1.GetOrderTimelineRequest
-	11, // 42: purser.query.v1.QueryService.GetProduct:input_type -> purser.query.v1.GetProductRequest
-	14, // 43: purser.query.v1.QueryService.ListProducts:input_type -> purser.query.v1.ListProductsRequest
-	16, // 44: purser.query.v1.QueryService.GetStockLevel:input_type -> purser.query.v1.GetStockLevelRequest
-	18, // 45: purser.query.v1.QueryService.GetPayment:input_type -> purser.query.v1.GetPaymentRequest
-	21, // 46: purser.query.v1.QueryService.ListReports:input_type -> purser.query.v1.ListReportsRequest
-	25, // 47: purser.query.v1.QueryService.RunReport:input_type -> purser.query.v1.RunReportRequest
-	2,  // 48: purser.query.v1.QueryService.GetOrder:output_type -> purser.query.v1.GetOrderResponse
-	6,  // 49: purser.query.v1.QueryService.ListOrders:output_type -> purser.query.v1.ListOrdersResponse
-	9,  // 50: purser.query.v1.QueryService.GetOrderTimeline:output_type -> purser.query.v1.GetOrderTimelineResponse
-	12, // 51: purser.query.v1.QueryService.GetProduct:output_type -> purser.query.v1.GetProductResponse
-	15, // 52: purser.query.v1.QueryService.ListProducts:output_type -> purser.query.v1.ListProductsResponse
-	17, // 53: purser.query.v1.QueryService.GetStockLevel:output_type -> purser.query.v1.GetStockLevelResponse
-	19, // 54: purser.query.v1.QueryService.GetPayment:output_type -> purser.query.v1.GetPaymentResponse
-	22, // 55: purser.query.v1.QueryService.ListReports:output_type -> purser.query.v1.ListReportsResponse
-	26, // 56: purser.query.v1.QueryService.RunReport:output_type -> purser.query.v1.RunReportResponse
-	48, // [48:57] is the sub-list for method output_type
-	39, // [39:48] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	29, // 0: purser.query.v1.GetOrderRequest.as_of:type_name -> google.protobuf.Timestamp
+	3,  // 1: purser.query.v1.GetOrderResponse.order:type_name -> purser.query.v1.Order
+	30, // 2: purser.query.v1.Order.state:type_name -> purser.type.v1.OrderState
+	31, // 3: purser.query.v1.Order.payment_state:type_name -> purser.type.v1.PaymentState
+	32, // 4: purser.query.v1.Order.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
+	33, // 5: purser.query.v1.Order.priority:type_name -> purser.type.v1.Priority
+	4,  // 6: purser.query.v1.Order.lines:type_name -> purser.query.v1.OrderLine
+	34, // 7: purser.query.v1.Order.total:type_name -> purser.type.v1.Money
+	35, // 8: purser.query.v1.Order.delivery_address:type_name -> purser.type.v1.Address
+	36, // 9: purser.query.v1.Order.reject_reason:type_name -> purser.type.v1.RejectReason
+	29, // 10: purser.query.v1.Order.create_time:type_name -> google.protobuf.Timestamp
+	29, // 11: purser.query.v1.Order.update_time:type_name -> google.protobuf.Timestamp
+	34, // 12: purser.query.v1.OrderLine.unit_price:type_name -> purser.type.v1.Money
+	7,  // 13: purser.query.v1.ListOrdersResponse.orders:type_name -> purser.query.v1.OrderSummary
+	30, // 14: purser.query.v1.OrderSummary.state:type_name -> purser.type.v1.OrderState
+	31, // 15: purser.query.v1.OrderSummary.payment_state:type_name -> purser.type.v1.PaymentState
+	33, // 16: purser.query.v1.OrderSummary.priority:type_name -> purser.type.v1.Priority
+	34, // 17: purser.query.v1.OrderSummary.total:type_name -> purser.type.v1.Money
+	36, // 18: purser.query.v1.OrderSummary.reject_reason:type_name -> purser.type.v1.RejectReason
+	29, // 19: purser.query.v1.OrderSummary.create_time:type_name -> google.protobuf.Timestamp
+	29, // 20: purser.query.v1.OrderSummary.update_time:type_name -> google.protobuf.Timestamp
+	10, // 21: purser.query.v1.GetOrderTimelineResponse.entries:type_name -> purser.query.v1.TimelineEntry
+	29, // 22: purser.query.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	13, // 23: purser.query.v1.GetProductResponse.product:type_name -> purser.query.v1.Product
+	34, // 24: purser.query.v1.Product.price:type_name -> purser.type.v1.Money
+	29, // 25: purser.query.v1.Product.create_time:type_name -> google.protobuf.Timestamp
+	29, // 26: purser.query.v1.Product.update_time:type_name -> google.protobuf.Timestamp
+	13, // 27: purser.query.v1.ListProductsResponse.products:type_name -> purser.query.v1.Product
+	20, // 28: purser.query.v1.GetPaymentResponse.payment:type_name -> purser.query.v1.Payment
+	31, // 29: purser.query.v1.Payment.state:type_name -> purser.type.v1.PaymentState
+	34, // 30: purser.query.v1.Payment.amount:type_name -> purser.type.v1.Money
+	29, // 31: purser.query.v1.Payment.create_time:type_name -> google.protobuf.Timestamp
+	29, // 32: purser.query.v1.Payment.update_time:type_name -> google.protobuf.Timestamp
+	23, // 33: purser.query.v1.ListReportsResponse.reports:type_name -> purser.query.v1.Report
+	24, // 34: purser.query.v1.Report.columns:type_name -> purser.query.v1.Column
+	0,  // 35: purser.query.v1.Column.type:type_name -> purser.query.v1.ColumnType
+	24, // 36: purser.query.v1.RunReportResponse.columns:type_name -> purser.query.v1.Column
+	27, // 37: purser.query.v1.RunReportResponse.rows:type_name -> purser.query.v1.Row
+	28, // 38: purser.query.v1.Row.cells:type_name -> purser.query.v1.Cell
+	34, // 39: purser.query.v1.Cell.money:type_name -> purser.type.v1.Money
+	1,  // 40: purser.query.v1.QueryService.GetOrder:input_type -> purser.query.v1.GetOrderRequest
+	5,  // 41: purser.query.v1.QueryService.ListOrders:input_type -> purser.query.v1.ListOrdersRequest
+	8,  // 42: purser.query.v1.QueryService.GetOrderTimeline:input_type -> purser.query.v1.GetOrderTimelineRequest
+	11, // 43: purser.query.v1.QueryService.GetProduct:input_type -> purser.query.v1.GetProductRequest
+	14, // 44: purser.query.v1.QueryService.ListProducts:input_type -> purser.query.v1.ListProductsRequest
+	16, // 45: purser.query.v1.QueryService.GetStockLevel:input_type -> purser.query.v1.GetStockLevelRequest
+	18, // 46: purser.query.v1.QueryService.GetPayment:input_type -> purser.query.v1.GetPaymentRequest
+	21, // 47: purser.query.v1.QueryService.ListReports:input_type -> purser.query.v1.ListReportsRequest
+	25, // 48: purser.query.v1.QueryService.RunReport:input_type -> purser.query.v1.RunReportRequest
+	2,  // 49: purser.query.v1.QueryService.GetOrder:output_type -> purser.query.v1.GetOrderResponse
+	6,  // 50: purser.query.v1.QueryService.ListOrders:output_type -> purser.query.v1.ListOrdersResponse
+	9,  // 51: purser.query.v1.QueryService.GetOrderTimeline:output_type -> purser.query.v1.GetOrderTimelineResponse
+	12, // 52: purser.query.v1.QueryService.GetProduct:output_type -> purser.query.v1.GetProductResponse
+	15, // 53: purser.query.v1.QueryService.ListProducts:output_type -> purser.query.v1.ListProductsResponse
+	17, // 54: purser.query.v1.QueryService.GetStockLevel:output_type -> purser.query.v1.GetStockLevelResponse
+	19, // 55: purser.query.v1.QueryService.GetPayment:output_type -> purser.query.v1.GetPaymentResponse
+	22, // 56: purser.query.v1.QueryService.ListReports:output_type -> purser.query.v1.ListReportsResponse
+	26, // 57: purser.query.v1.QueryService.RunReport:output_type -> purser.query.v1.RunReportResponse
+	49, // [49:58] is the sub-list for method output_type
+	40, // [40:49] is the sub-list for method input_type
+	40, // [40:40] is the sub-list for extension type_name
+	40, // [40:40] is the sub-list for extension extendee
+	0,  // [0:40] is the sub-list for field type_name
 }
 
 func init() { file_purser_query_v1_query_service_proto_init() }
@@ -2328,6 +2383,8 @@ func file_purser_query_v1_query_service_proto_init() {
 	file_purser_query_v1_query_service_proto_msgTypes[0].OneofWrappers = []any{
 		(*GetOrderRequest_OrderId)(nil),
 		(*GetOrderRequest_OrderNumber)(nil),
+		(*GetOrderRequest_AsOf)(nil),
+		(*GetOrderRequest_AsOfRevision)(nil),
 	}
 	file_purser_query_v1_query_service_proto_msgTypes[27].OneofWrappers = []any{
 		(*Cell_Text)(nil),
