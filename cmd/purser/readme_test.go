@@ -76,6 +76,7 @@ type readmeRunner struct {
 	t       *testing.T
 	root    string
 	offset  int
+	dir     string // where purser is run
 	grpcurl string
 	// varying maps what the README shows for values that differ in each deployment to what they are here.
 	varying map[string]string
@@ -118,6 +119,8 @@ func (r *readmeRunner) shell(command string) ([]byte, error) {
 	command = strings.Replace(command, "bin/grpcurl", r.grpcurl, 1)
 	if args, ok := strings.CutPrefix(command, "bin/purser "); ok {
 		cmd := purser(r.t.Context(), strings.Fields(args)...)
+		store, _ := eventstorePorts.offset(r.offset).on(loopback)
+		cmd.Dir, cmd.Env = r.dir, append(cmd.Env, envPrefix+"EVENTSTORE_URL=esdb://"+store+"?tls=false")
 		for name, p := range map[string]ports{"WRITE": writePorts, "INVENTORY": inventoryPorts, "QUERY": queryPorts} {
 			addr, _ := p.offset(r.offset).on(loopback)
 			cmd.Env = append(cmd.Env, envPrefix+name+"_URL="+addr)

@@ -28,7 +28,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		devCommand(), demoCommand(), benchCommand(), versionCommand(), healthCommand(), secretCommand(), referenceCommand(),
 		eventstoreCommand(), writeCommand(), inventoryCommand(), paymentCommand(), sagaCommand(), projectorCommand(), queryCommand(),
-		streamCommand(),
+		streamCommand(), replayCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
 	return root

@@ -23,10 +23,15 @@ import (
 	"github.com/purserhq/purser/internal/eventlog"
 )
 
+// Decoder reads stored events through the current schema.
+type Decoder interface {
+	Decode(r eventlog.Recorded) (eventlog.Event, error)
+}
+
 // History is what is needed of the event log to fold a key from its first event.
 type History interface {
+	Decoder
 	Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error)
-	Decode(r eventlog.Recorded) (eventlog.Event, error)
 }
 
 // Log is what a consumer needs of the event log.

@@ -214,7 +214,7 @@ func (l *lane) add(b *batch, r eventlog.Recorded) error {
 
 // decode reads an event. One of a type that this build does not know is not for its folds; one of a newer version makes
 // it wait for a newer build; any other that can't be read is poison, and so is carried on as such.
-func decode(log History, r eventlog.Recorded) (d decoded, known bool, err error) {
+func decode(log Decoder, r eventlog.Recorded) (d decoded, known bool, err error) {
 	category, key, ok := eventlog.SplitStream(r.Stream)
 	if !ok {
 		return decoded{}, false, nil

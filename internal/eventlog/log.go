@@ -112,15 +112,18 @@ func (l *Log) Identity(ctx context.Context) (string, error) {
 }
 
 // Decode reads a stored event through the current schema. Of a type that is not ours nothing else is looked at.
-func (l *Log) Decode(r Recorded) (Event, error) {
+func (l *Log) Decode(r Recorded) (Event, error) { return Decode(l.schema, r) }
+
+// Decode reads an event that was stored in some log through a schema, as [Log.Decode] does.
+func Decode(schema Schema, r Recorded) (Event, error) {
 	e := Event{Recorded: r}
-	if !l.schema.Knows(r.Type) {
+	if !schema.Knows(r.Type) {
 		return Event{}, fmt.Errorf("%s@%d: %w: %s", r.Stream, r.Revision, ErrUnknownType, r.Type)
 	}
 	if err := json.Unmarshal(r.Metadata, &e.Meta); err != nil {
 		return Event{}, fmt.Errorf("metadata of %s@%d: %w", r.Stream, r.Revision, err)
 	}
-	messages, err := l.schema.Decode(r.Type, e.Meta.SchemaVersion, r.ContentType, r.Data)
+	messages, err := schema.Decode(r.Type, e.Meta.SchemaVersion, r.ContentType, r.Data)
 	if err != nil {
 		return Event{}, fmt.Errorf("%s@%d: %w", r.Stream, r.Revision, err)
 	}

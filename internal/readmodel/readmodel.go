@@ -43,21 +43,27 @@ func newCatalogue() *catalogue {
 // Models is everything the projector runs.
 func Models() []consumer.Model { return newCatalogue().models }
 
+// Replays is every fold, report and journal, for looking at one key event by event.
+func Replays() []consumer.Replay { return newCatalogue().replays }
+
 // Tables names the tables of the live builds that queries read, quoted and qualified with their schemas.
 func Tables() []string { return newCatalogue().tables }
 
 type catalogue struct {
 	models  []consumer.Model
+	replays []consumer.Replay
 	tables  []string
 	reports map[string]report
 }
 
 func addFold[R any](c *catalogue, f *consumer.Fold[R], reports ...derivedReport[R]) {
 	derived := make([]consumer.Derived[R], len(reports))
+	c.replays = append(c.replays, f.Replay())
 	for i, r := range reports {
 		derived[i] = r.derived
 		c.reports[r.Name] = r.report
 		c.tables = append(c.tables, r.table)
+		c.replays = append(c.replays, r.replay)
 	}
 	c.models = append(c.models, f.Model(derived...))
 	c.tables = append(c.tables, f.Table())
@@ -65,6 +71,7 @@ func addFold[R any](c *catalogue, f *consumer.Fold[R], reports ...derivedReport[
 
 func addJournal[J any](c *catalogue, j *consumer.Journal[J]) {
 	c.models = append(c.models, j.Model())
+	c.replays = append(c.replays, j.Replay())
 	c.tables = append(c.tables, j.Table())
 }
 

@@ -64,13 +64,14 @@ type report struct {
 type derivedReport[R any] struct {
 	report
 	derived consumer.Derived[R]
+	replay  consumer.Replay
 }
 
 // reportOf reads the columns off the fields of C: string, int64 and time.Time (a day), and an int64 tagged
 // `money:"<column of its currency>"`. It panics where C has
 // another field, or no key.
 func reportOf[R, C any](r *consumer.Report[R, C]) derivedReport[R] {
-	d := derivedReport[R]{derived: r, report: report{
+	d := derivedReport[R]{derived: r, replay: r.Replay(), report: report{
 		Report: Report{Name: r.Name}, table: r.Table(),
 		await: func(ctx context.Context, pool *pgxpool.Pool, _ string, pos eventlog.Position) error {
 			return r.Await(ctx, pool, pos)

@@ -106,6 +106,9 @@ var todo = consumer.List[orderRow, todoRow]{
 	},
 }
 
+// Replays is the saga's states and its to-do list, for looking at one order event by event.
+func Replays() []consumer.Replay { return []consumer.Replay{states.Replay(), todo.Replay()} }
+
 func quantity(lines []fulfillment.Line, productID string) int64 {
 	for _, l := range lines {
 		if l.ProductID == productID {
