@@ -69,7 +69,7 @@ type Server struct {
 // may be nil; if reg can also gather, they are served at /metrics. An error is one sentence for the operator.
 func Open(cfg Config, log *slog.Logger, reg prometheus.Registerer) (*Server, error) {
 	m := newMetrics(reg)
-	store, err := storage.Open(cfg.Dir, log, m.committed)
+	store, err := storage.Open(cfg.Dir, log, storage.Hooks{Committed: m.committed, Damaged: m.damaged})
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,7 @@ import (
 
 type metrics struct {
 	appends, events, bytes prometheus.Counter
-	scavenged              prometheus.Counter
+	scavenged, damage      prometheus.Counter
 	syncSeconds, batch     prometheus.Histogram
 	subscriptions          prometheus.Gauge
 }
@@ -32,6 +32,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		scavenged: f.NewCounter(prometheus.CounterOpts{
 			Name: "purser_eventstore_scavenged_events_total",
 			Help: "Events deleted for good because their streams no longer show them.",
+		}),
+		damage: f.NewCounter(prometheus.CounterOpts{
+			Name: "purser_eventstore_damage_total",
+			Help: "Files of the log found damaged by a read; each once after a start.",
 		}),
 		syncSeconds: f.NewHistogram(prometheus.HistogramOpts{
 			Name:    "purser_eventstore_sync_seconds",
@@ -61,3 +65,5 @@ func (m *metrics) committed(c storage.Commit) {
 	m.syncSeconds.Observe(c.Sync.Seconds())
 	m.batch.Observe(float64(c.Appends))
 }
+
+func (m *metrics) damaged(string) { m.damage.Inc() }

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
 )
 
 // disk is the contents of a store's directory by file name, as a process that is killed leaves it.
@@ -115,7 +116,7 @@ func (d disk) manifest(t *testing.T) string {
 func (d disk) open(t *testing.T) ([]string, error) {
 	t.Helper()
 	files := d.files(t)
-	s, err := open(files, "db", slog.New(slog.DiscardHandler), nil)
+	s, err := open(files, "db", slog.New(slog.DiscardHandler), Hooks{})
 	if err != nil {
 		if after := image(t, files).without("LOCK"); !slices.EqualFunc(sorted(after), sorted(d.without("LOCK")), bytes.Equal) {
 			t.Error("the refused directory was changed")
@@ -288,7 +289,7 @@ func TestDamagedTable(t *testing.T) {
 			t.Errorf("bit flipped at %d of %d: verify finds nothing", n, len(d[table]))
 		}
 		files := damaged.files(t)
-		s, err := open(files, "db", slog.New(slog.DiscardHandler), nil)
+		s, err := open(files, "db", slog.New(slog.DiscardHandler), Hooks{})
 		if err != nil {
 			continue
 		}
@@ -330,7 +331,7 @@ func TestDataWithoutAManifestIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(dir, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), "restore a backup") {
+	if _, err := Open(dir, slog.New(slog.DiscardHandler), Hooks{}); err == nil || !strings.Contains(err.Error(), "restore a backup") {
 		t.Errorf("opened: %v", err)
 	}
 	if _, err := Verify(dir, slog.New(slog.DiscardHandler), nil); err == nil || !strings.Contains(err.Error(), "restore a backup") {
@@ -338,5 +339,71 @@ func TestDataWithoutAManifestIsRefused(t *testing.T) {
 	}
 	if after, err := os.ReadDir(dir); err != nil || len(after) < len(before) {
 		t.Errorf("%d files became %d, %v", len(before), len(after), err)
+	}
+}
+
+// Without its mark a store doesn't know what was acknowledged, and is refused; one that was never whole has no mark yet.
+func TestAStoreWithoutItsMarkIsRefused(t *testing.T) {
+	_, written := crashed(t)
+	empty := vfs.NewMem()
+	closeStore(t, openFS(t, empty, "db"))
+	for name, d := range map[string]disk{"in the log": written, "in a table": tabled(t, 30), "no event": image(t, empty)} {
+		d.without(markName).refused(t, name)
+		d.with(markName, nil).refused(t, name+", empty mark")
+	}
+	written.without(written.the(t, ".log")).without(markName).refused(t, "neither mark nor log")
+}
+
+// A process that is killed while it makes a store leaves a directory that opens.
+func TestAStoreThatWasBeingMadeOpens(t *testing.T) {
+	var seen []disk
+	disks := vfs.NewMem()
+	inner := errorfs.Wrap(disks, errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if op.Kind.ReadOrWrite() == errorfs.OpIsWrite && op.Kind != errorfs.OpFileClose {
+			if _, err := disks.Stat("db"); err == nil {
+				seen = append(seen, image(t, disks))
+			}
+		}
+		return nil
+	}))
+	s := openFS(t, inner, "db")
+	images := len(seen)
+	closeStore(t, s)
+	if images < 10 {
+		t.Fatalf("only %d moments were seen", images)
+	}
+	for i, d := range seen[:images] {
+		if got, err := d.open(t); err != nil || len(got) > 0 {
+			t.Errorf("before write %d of %d: %d events, %v", i, images, len(got), err)
+		}
+	}
+}
+
+// Damage is told once for each file, whatever is read of it and however often; a read fails with one sentence.
+func TestDamageIsToldOnce(t *testing.T) {
+	d := tabled(t, 600)
+	table := d.the(t, ".sst")
+	var log bytes.Buffer
+	var told []string
+	damaged := func(file string) { told = append(told, file) }
+	s, err := open(d.flipped(table, 1).files(t), "db", slog.New(slog.NewTextHandler(&log, nil)), Hooks{Damaged: damaged})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		var failed error
+		for _, err := range s.ReadAll(0, Forwards) {
+			failed = err
+		}
+		if failed == nil || !strings.HasPrefix(failed.Error(), "read the log: the table "+table+" is damaged: block ") || strings.ContainsAny(failed.Error(), "<\n") {
+			t.Errorf("the read fails with %v", failed)
+		}
+	}
+	closeStore(t, s)
+	if len(told) != 1 || filepath.Base(told[0]) != table {
+		t.Errorf("told of %q", told)
+	}
+	if n := strings.Count(log.String(), "level=ERROR"); n != 1 {
+		t.Errorf("%d lines in the log: %s", n, &log)
 	}
 }

@@ -89,7 +89,7 @@ func TestExactAppendsMatchAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		files := vfs.NewMem()
 		open := func() *Store {
-			s, err := open(files, "db", slog.New(slog.DiscardHandler), nil)
+			s, err := open(files, "db", slog.New(slog.DiscardHandler), Hooks{})
 			if err != nil {
 				rt.Fatal(err)
 			}

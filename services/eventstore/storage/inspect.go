@@ -12,45 +12,61 @@ import (
 )
 
 // inspect looks at a directory, changing nothing, before it is opened: opening throws away what it can't read. It
-// refuses a log that lacks what was acknowledged, and says how the store was left.
-func inspect(files vfs.FS, dir string, log *slog.Logger, lock *pebble.Lock) error {
-	m, err := readMark(files, dir)
-	if err != nil {
-		return damaged(dir, err)
-	}
+// refuses a log that lacks what was acknowledged, says how the store was left, and tells whether there is none yet.
+func inspect(files vfs.FS, dir string, log *slog.Logger, lock *pebble.Lock) (fresh bool, err error) {
 	found, err := pebble.Peek(dir, files)
 	if err != nil {
-		return openError(dir, err)
+		return false, openError(dir, err)
 	}
 	if !found.Exists {
-		if err := checkNothingLeft(files, dir); err != nil {
-			return damaged(dir, err)
-		}
+		return true, inspectFresh(files, dir)
 	}
-	var head Position
-	if found.Exists {
-		if head, err = peek(files, dir, m, log, lock); err != nil {
-			return openError(dir, err)
-		}
+	m, err := readMark(files, dir)
+	if err != nil {
+		return false, damaged(dir, err)
+	}
+	head, err := peek(files, dir, m, log, lock)
+	if err != nil {
+		return false, openError(dir, err)
 	}
 	if head < m.position {
-		return damaged(dir, lost(head, m.position))
+		return false, damaged(dir, lost(head, m.position))
 	}
 	if !m.closed {
 		log.Warn("the event store was not closed in good order; everything acknowledged is there",
 			"acknowledged", uint64(m.position), "head", uint64(head))
 	}
+	return false, nil
+}
+
+// inspectFresh looks at a directory without a log, which may have had one.
+func inspectFresh(files vfs.FS, dir string) error {
+	m, err := readMark(files, dir)
+	marked := err == nil
+	if errors.Is(err, errNoMark) {
+		err = nil
+	}
+	if err == nil {
+		err = checkNothingLeft(files, dir, marked)
+	}
+	if err == nil && m.position > 0 {
+		err = lost(0, m.position)
+	}
+	if err != nil {
+		return damaged(dir, err)
+	}
 	return nil
 }
 
 // checkNothingLeft expects no data in a directory without a manifest: Pebble would take it for empty, and remove the data.
-func checkNothingLeft(files vfs.FS, dir string) error {
+// A manifest that does not count yet is what a process leaves that was killed just after it had made the mark.
+func checkNothingLeft(files vfs.FS, dir string, marked bool) error {
 	names, err := files.List(dir)
 	if err != nil {
 		return err
 	}
 	for _, name := range names {
-		if strings.HasSuffix(name, ".sst") || strings.HasSuffix(name, ".log") || strings.HasPrefix(name, "MANIFEST-") {
+		if strings.HasSuffix(name, tableSuffix) || strings.HasSuffix(name, ".log") || strings.HasPrefix(name, "MANIFEST-") && !marked {
 			return fmt.Errorf("it has no manifest that says what belongs to it, but %s", name)
 		}
 	}
@@ -134,7 +150,7 @@ func lastPosition(db pebble.Reader) (Position, error) {
 		}
 		last = eventPosition(it.Key())
 	}
-	return last, errors.Join(it.Error(), it.Close())
+	return last, readError(it.Close()) // an error of the iteration is among those of Close
 }
 
 // openError says in one sentence why Pebble can't open a directory.

@@ -19,7 +19,7 @@ type machine struct {
 }
 
 func (m *machine) open(t *rapid.T) {
-	s, err := openIdle(m.disk, func() int64 { return m.now }, "db", slog.New(slog.DiscardHandler), nil)
+	s, err := openIdle(m.disk, func() int64 { return m.now }, "db", slog.New(slog.DiscardHandler), Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}

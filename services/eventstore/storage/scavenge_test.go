@@ -17,7 +17,7 @@ import (
 // idleStore is a store whose scavenger works only when the test says so.
 func idleStore(t *testing.T) *Store {
 	t.Helper()
-	s, err := openIdle(vfs.NewMem(), ticks, "db", slog.New(slog.DiscardHandler), nil)
+	s, err := openIdle(vfs.NewMem(), ticks, "db", slog.New(slog.DiscardHandler), Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func wantWindow(t *testing.T, s *Store, stream string) {
 func TestExpiryIsRemembered(t *testing.T) {
 	files, now := vfs.NewMem(), int64(1000*ticksPerSecond)
 	reopen := func() *Store {
-		s, err := openIdle(files, func() int64 { return now }, "db", slog.New(slog.DiscardHandler), nil)
+		s, err := openIdle(files, func() int64 { return now }, "db", slog.New(slog.DiscardHandler), Hooks{})
 		if err != nil {
 			t.Fatal(err)
 		}

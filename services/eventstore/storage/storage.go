@@ -86,6 +86,12 @@ type Commit struct {
 	Sync      time.Duration // writing and syncing
 }
 
+// Hooks are told what happens in a store. Each may be nil.
+type Hooks struct {
+	Committed func(Commit)      // after every batch, on the committer's goroutine
+	Damaged   func(file string) // the first time that a file is found damaged, on the goroutine that reads it
+}
+
 // Store is an open data directory. Its methods may be called by many goroutines at once.
 type Store struct {
 	dir    string
@@ -112,13 +118,12 @@ type Store struct {
 // Open opens the store in dir, and makes one where there is none. The directory belongs to one process at a time. One that
 // lacks what was acknowledged, or whose files are damaged, is refused and left as it is; damage inside a table that a start
 // doesn't read is found when it is read, or by Verify. An error is one sentence for the operator.
-// onCommit, if not nil, is called after every batch, on the committer's goroutine.
-func Open(dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
-	return open(vfs.Default, dir, log, onCommit)
+func Open(dir string, log *slog.Logger, hooks Hooks) (*Store, error) {
+	return open(vfs.Default, dir, log, hooks)
 }
 
-func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
-	s, err := openIdle(files, ticks, dir, log, onCommit)
+func open(files vfs.FS, dir string, log *slog.Logger, hooks Hooks) (*Store, error) {
+	s, err := openIdle(files, ticks, dir, log, hooks)
 	if err != nil {
 		return nil, err
 	}
@@ -127,7 +132,7 @@ func open(files vfs.FS, dir string, log *slog.Logger, onCommit func(Commit)) (*S
 }
 
 // openIdle opens a store without a scavenger at work.
-func openIdle(files vfs.FS, now func() int64, dir string, log *slog.Logger, onCommit func(Commit)) (*Store, error) {
+func openIdle(files vfs.FS, now func() int64, dir string, log *slog.Logger, hooks Hooks) (*Store, error) {
 	lock, err := lockDir(files, dir)
 	if err != nil {
 		return nil, err
@@ -142,13 +147,13 @@ func openIdle(files vfs.FS, now func() int64, dir string, log *slog.Logger, onCo
 		stopped: make(chan struct{}),
 	}
 	s.scavenger = newScavenger(s, log)
-	head, err := s.load(log)
+	head, err := s.load(log, newDamageWatch(log, hooks.Damaged))
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	// Pebble syncs all that it recovers before it opens, so whatever is there is safe.
 	s.synced.Store(uint64(head))
-	w := newWriter(s, head, onCommit)
+	w := newWriter(s, head, hooks.Committed)
 	go func() {
 		defer close(s.stopped)
 		w.run()
@@ -157,14 +162,22 @@ func openIdle(files vfs.FS, now func() int64, dir string, log *slog.Logger, onCo
 }
 
 // load opens the log after a look at what there is, and finds the last event.
-func (s *Store) load(log *slog.Logger) (head Position, err error) {
-	if err := inspect(s.files, s.dir, log, s.lock); err != nil {
+func (s *Store) load(log *slog.Logger, damage *damageWatch) (head Position, err error) {
+	fresh, err := inspect(s.files, s.dir, log, s.lock)
+	if err != nil {
 		return 0, err
+	}
+	if fresh { // the mark comes before the log, so that a log without one has lost it
+		if err := makeMark(s.files, s.dir); err != nil {
+			return 0, fmt.Errorf("make the event store in %s: %w", s.dir, err)
+		}
 	}
 	if err := s.files.RemoveAll(s.files.PathJoin(s.dir, checkpointName)); err != nil {
 		return 0, fmt.Errorf("remove what a backup left: %w", err)
 	}
-	if s.db, err = pebble.Open(s.dir, options(s.files, log, s.lock)); err != nil {
+	o := options(s.files, log, s.lock)
+	o.EventListener = damage.listener()
+	if s.db, err = pebble.Open(s.dir, o); err != nil {
 		return 0, openError(s.dir, err)
 	}
 	head, err = s.prepare()
@@ -195,10 +208,8 @@ func lockDir(files vfs.FS, dir string) (*pebble.Lock, error) {
 func options(files vfs.FS, log *slog.Logger, lock *pebble.Lock) *pebble.Options {
 	o := &pebble.Options{
 		CacheSize: cacheBytes,
-		// The read or the start that finds it fails; what is not damaged can still be read.
-		EventListener: &pebble.EventListener{DataCorruption: func(found pebble.DataCorruptionInfo) {
-			log.Error("the event store is damaged; restore a backup", "file", found.Path, "error", oneLine{found.Details})
-		}},
+		// The read that finds it fails, which is enough: without a listener Pebble would end the process.
+		EventListener:      &pebble.EventListener{DataCorruption: func(pebble.DataCorruptionInfo) {}},
 		FS:                 files,
 		FormatMajorVersion: pebble.FormatNewest,
 		Lock:               lock,

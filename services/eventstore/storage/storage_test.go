@@ -24,7 +24,7 @@ const testTimeout = 30 * time.Second
 
 func openFS(t *testing.T, files vfs.FS, dir string) *Store {
 	t.Helper()
-	s, err := open(files, dir, slog.New(slog.NewTextHandler(io.Discard, nil)), nil)
+	s, err := open(files, dir, slog.New(slog.NewTextHandler(io.Discard, nil)), Hooks{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestWatch(t *testing.T) {
 func TestDirectoryInUse(t *testing.T) {
 	dir := t.TempDir()
 	s := openStore(t, dir)
-	_, err := Open(dir, slog.New(slog.DiscardHandler), nil)
+	_, err := Open(dir, slog.New(slog.DiscardHandler), Hooks{})
 	if err == nil || !strings.Contains(err.Error(), "in use by another process") {
 		t.Errorf("got %v", err)
 	}
@@ -384,7 +384,7 @@ func TestUnknownFormatIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	closeStore(t, s)
-	_, err := Open(dir, slog.New(slog.DiscardHandler), nil)
+	_, err := Open(dir, slog.New(slog.DiscardHandler), Hooks{})
 	if err == nil || !strings.Contains(err.Error(), "format 2") {
 		t.Errorf("got %v", err)
 	}

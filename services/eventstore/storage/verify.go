@@ -25,6 +25,9 @@ type Report struct {
 	Acknowledged Position // appends were acknowledged up to here
 	Findings     []string // what is wrong, a sentence each; at most 100 of them
 	Unlisted     int      // findings beyond those
+	Unread       bool     // a damaged table hides a part of the log, and the counts leave it out
+
+	damaged map[string]bool // tables that a finding names
 }
 
 // Sound says that nothing is wrong.
@@ -41,6 +44,25 @@ func (r *Report) find(format string, args ...any) {
 	}
 }
 
+// unread takes note of a read that failed.
+func (r *Report) unread(err error) {
+	r.Unread = true
+	r.findDamage(err)
+}
+
+// findDamage names a damaged table once, whatever can't be read because of it.
+func (r *Report) findDamage(err error) {
+	var file *fileError
+	if !errors.As(err, &file) {
+		r.find("%v", oneLine{err})
+		return
+	}
+	if !r.damaged[file.name] {
+		r.damaged[file.name] = true
+		r.find("%v", file)
+	}
+}
+
 // Verify checks a directory that no process uses, and changes nothing in it: the checksum of every block on disk, that
 // every event is where its stream's index says and the other way round, that a stream's revisions have no gap and end at
 // its head, and that the log reaches as far as appends were acknowledged. The first revisions of a stream may be missing,
@@ -53,13 +75,16 @@ func Verify(dir string, log *slog.Logger, progress func(done float64)) (*Report,
 }
 
 func verify(files vfs.FS, dir string, log *slog.Logger, progress func(done float64)) (*Report, error) {
+	if _, err := files.Stat(dir); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("there is no event store in %s: there is no such directory", dir)
+	}
 	found, err := pebble.Peek(dir, files)
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("there is no event store in %s: %w", dir, oneLine{err})
 	case !found.Exists:
-		if err := checkNothingLeft(files, dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return nil, damaged(dir, err)
+		if err := inspectFresh(files, dir); err != nil {
+			return nil, err
 		}
 		return nil, fmt.Errorf("there is no event store in %s", dir)
 	}
@@ -67,7 +92,7 @@ func verify(files vfs.FS, dir string, log *slog.Logger, progress func(done float
 	if err != nil {
 		return nil, err
 	}
-	v := verification{files: files, dir: dir, report: &Report{}, progress: progress}
+	v := verification{files: files, dir: dir, report: &Report{damaged: make(map[string]bool)}, progress: progress}
 	if v.progress == nil {
 		v.progress = func(float64) {}
 	}
@@ -105,11 +130,11 @@ func (v *verification) run(log *slog.Logger, lock *pebble.Lock) (err error) {
 	s := scanner{view: view{Reader: v.db}, report: v.report, progress: func(done float64) { v.progress((1 + 2*done) / 3) }}
 	for _, check := range []func() error{s.checkVersion, s.checkPrefixes, s.checkEvents, s.checkStreams, s.checkHeads} {
 		// A block that can't be read ends one scan early, but not the others.
-		if err := check(); err != nil {
-			v.report.find("%v", oneLine{err})
+		if err := check(); err != nil && !errors.Is(err, errUnread) {
+			v.report.unread(err)
 		}
 	}
-	if v.report.Head < m.position {
+	if s.headKnown && v.report.Head < m.position {
 		v.report.find("%v", lost(v.report.Head, m.position))
 	}
 	v.progress(1)
@@ -124,7 +149,7 @@ func (v *verification) checkTables() error {
 	}
 	for i, name := range tables {
 		if err := v.checkTable(v.files.PathJoin(v.dir, name)); err != nil {
-			v.report.find("the table %s is damaged: %v", name, oneLine{err})
+			v.report.findDamage(&fileError{name: name, cause: err})
 		}
 		v.progress(float64(i+1) / float64(3*len(tables)))
 	}

@@ -22,6 +22,28 @@ type scanner struct {
 	report   *Report
 	progress func(done float64)
 	indexed  int // entries in the indexes of all streams
+
+	headKnown bool // the report's head is the last event, and not only the last one that could be read
+	blind     bool // a damaged table is in the way of looking keys up
+}
+
+// errUnread says that a key can't be looked up, and that the report says why.
+var errUnread = errors.New("unread")
+
+// lookUp gets a key, until it comes upon a damaged table: that costs Pebble long, because it searches for the bit that has
+// changed, and a scan looks up every event.
+func (s *scanner) lookUp(key []byte, use func(value []byte) error) error {
+	if s.blind {
+		return errUnread
+	}
+	err := s.get(key, use)
+	var file *fileError
+	if errors.As(err, &file) {
+		s.blind = true
+		s.report.unread(err)
+		return errUnread
+	}
+	return err
 }
 
 func (s *scanner) checkVersion() error {
@@ -48,17 +70,18 @@ func (s *scanner) checkPrefixes() error {
 		}
 		ok = it.SeekGE([]byte{kind + 1})
 	}
-	return errors.Join(it.Error(), it.Close())
+	return readError(it.Close()) // an error of the iteration is among those of Close
 }
 
 // checkEvents goes through the log and looks each event up in the index of its stream.
 func (s *scanner) checkEvents() error {
 	head, err := lastPosition(s.Reader)
+	s.headKnown = err == nil
 	if err != nil && !errors.Is(err, errDamaged) {
-		return err
+		s.report.unread(err)
 	}
 	var rec Record
-	return s.scan([]byte{eventPrefix}, eventEnd, Forwards, func(key, value []byte) (bool, error) {
+	err = s.scan([]byte{eventPrefix}, eventEnd, Forwards, func(key, value []byte) (bool, error) {
 		if len(key) != len(eventKey(0)) || eventPosition(key) == 0 {
 			s.report.find("the key %x is no position", key)
 			return true, nil
@@ -76,15 +99,22 @@ func (s *scanner) checkEvents() error {
 		}
 		return true, s.checkIndexed(&rec)
 	})
+	if err == nil {
+		s.headKnown = true
+	} else if s.headKnown {
+		s.report.Head = head
+	}
+	return err
 }
 
 func (s *scanner) checkIndexed(rec *Record) error {
 	var indexed Position
-	err := s.get(indexKey(string(rec.Stream), rec.Revision), func(value []byte) (err error) {
+	err := s.lookUp(indexKey(string(rec.Stream), rec.Revision), func(value []byte) (err error) {
 		indexed, err = parsePosition(value)
 		return err
 	})
 	switch {
+	case errors.Is(err, errUnread):
 	case errors.Is(err, pebble.ErrNotFound):
 		s.report.find("the event at position %d, revision %d of stream %q, is not in the stream's index",
 			rec.Position, rec.Revision, rec.Stream)
@@ -123,7 +153,10 @@ func (s *scanner) checkStreams() error {
 		at.last = h
 		return nil
 	})
-	if err = errors.Join(err, s.finish(at)); err != nil {
+	if err != nil {
+		return err // where the stream ends is not known
+	}
+	if err := s.finish(at); err != nil {
 		return err
 	}
 	if s.indexed == s.report.Events && s.report.Sound() {
@@ -161,11 +194,12 @@ func (s *scanner) finish(at *walk) error {
 		return nil
 	}
 	var h head
-	err := s.get(headKey(string(at.stream)), func(value []byte) (err error) {
+	err := s.lookUp(headKey(string(at.stream)), func(value []byte) (err error) {
 		h, err = parseHead(value)
 		return err
 	})
 	switch {
+	case errors.Is(err, errUnread):
 	case errors.Is(err, pebble.ErrNotFound):
 		s.report.find("stream %q has events up to revision %d, but no head", at.stream, at.last.revision)
 	case errors.Is(err, errDamaged):
@@ -182,13 +216,13 @@ func (s *scanner) finish(at *walk) error {
 // checkDangling looks for entries of an index that point at no event.
 func (s *scanner) checkDangling() error {
 	return s.scanIndexes(func(stream []byte, h head) error {
-		err := s.get(eventKey(h.position), func([]byte) error { return nil })
+		err := s.lookUp(eventKey(h.position), func([]byte) error { return nil })
 		if errors.Is(err, pebble.ErrNotFound) {
 			s.report.find("the index of stream %q says that revision %d is at position %d, where there is no event",
 				stream, h.revision, h.position)
 			return nil
 		}
-		return err
+		return err // the rest can't be looked up either
 	})
 }
 
@@ -201,11 +235,11 @@ func (s *scanner) checkHeads() error {
 			s.report.find("the head of stream %q is damaged", stream)
 			return true, nil
 		}
-		err = s.get(indexKey(string(stream), h.revision), func([]byte) error { return nil })
+		err = s.lookUp(indexKey(string(stream), h.revision), func([]byte) error { return nil })
 		if errors.Is(err, pebble.ErrNotFound) {
 			s.report.find("the head of stream %q says revision %d, which is not in the stream's index", stream, h.revision)
 			return true, nil
 		}
-		return true, err
+		return true, err // the rest can't be looked up either
 	})
 }

@@ -140,3 +140,25 @@ func TestVerifyReport(t *testing.T) {
 		t.Errorf("verify of an empty directory: %v", err)
 	}
 }
+
+// A damaged block is one finding that names its table, whatever can't be read because of it. That the log ends early is
+// said only where that is known.
+func TestVerifyNamesADamagedTableOnce(t *testing.T) {
+	d := tabled(t, 600)
+	table := d.the(t, ".sst")
+	for n := 0; n < len(d[table]); n += len(d[table])/15 + 1 {
+		r := verified(t, d.flipped(table, n).files(t))
+		if len(r.Findings) != 1 || r.Unlisted > 0 || !strings.HasPrefix(r.Findings[0], "the table "+table+" is damaged: ") {
+			t.Errorf("bit flipped at %d of %d: %q", n, len(d[table]), r.Findings)
+			continue
+		}
+		if text := r.Findings[0]; strings.ContainsAny(text, "<\n") || strings.Contains(text, "000000") {
+			t.Errorf("bit flipped at %d of %d: %s", n, len(d[table]), text)
+		}
+	}
+	beyond := d.with(markName, mark{position: 700, closed: true}.encode()).flipped(table, 0)
+	r := verified(t, beyond.files(t))
+	if len(r.Findings) != 2 || r.Findings[1] != lost(600, 700).Error() || !r.Unread {
+		t.Errorf("a damaged block, and a lost end: %+v", r)
+	}
+}

@@ -161,7 +161,8 @@ func (v view) scan(lower, upper []byte, dir Direction, visit func(key, value []b
 	for ok := first(); ok; ok = next() {
 		value, err := it.ValueAndErr()
 		if err != nil {
-			return errors.Join(err, it.Close())
+			_ = it.Close() // it has the same error
+			return readError(err)
 		}
 		more, err := visit(it.Key(), value)
 		if err != nil {
@@ -171,14 +172,14 @@ func (v view) scan(lower, upper []byte, dir Direction, visit func(key, value []b
 			break
 		}
 	}
-	return errors.Join(it.Error(), it.Close())
+	return readError(it.Close()) // an error of the iteration is among those of Close
 }
 
 // get calls use with the value of a key, or answers pebble.ErrNotFound.
 func (v view) get(key []byte, use func(value []byte) error) error {
 	value, closer, err := v.Get(key)
 	if err != nil {
-		return err
+		return readError(err)
 	}
 	return errors.Join(use(value), closer.Close())
 }
