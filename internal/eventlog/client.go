@@ -34,6 +34,7 @@ type supervisor struct {
 	log     *slog.Logger
 	metrics *metrics
 	waiting atomic.Int64
+	failed  atomic.Pointer[failure] // nil once a call has succeeded
 
 	mu      sync.Mutex
 	current *lease
@@ -52,10 +53,13 @@ func newSupervisor(url string, log *slog.Logger, m *metrics) (*supervisor, error
 	if err != nil {
 		return nil, err
 	}
+	s := &supervisor{config: config, log: log, metrics: m}
 	config.Logger = func(level esdb.LogLevel, format string, args ...any) {
 		log.Debug("event store client", "severity", level, "text", fmt.Sprintf(format, args...))
+		if level == esdb.LogWarn {
+			s.heard(args)
+		}
 	}
-	s := &supervisor{config: config, log: log, metrics: m}
 	client, err := esdb.NewClient(config)
 	if err != nil {
 		return nil, fmt.Errorf("the event store's connection string: %w", err)
@@ -167,12 +171,15 @@ func callOn[T any](ctx context.Context, s *supervisor, l *lease, op func(context
 	}()
 	select {
 	case r := <-done:
-		if r.err != nil && broken(r.err) {
+		switch {
+		case r.err == nil:
+			s.failed.Store(nil)
+		case broken(r.err):
 			s.retire(l)
 		}
 		return r.value, r.err
 	case <-ctx.Done():
-		return zero, fmt.Errorf("%w: %w", ErrUnavailable, context.Cause(ctx))
+		return zero, s.unavailable(ctx)
 	}
 }
 

@@ -285,3 +285,40 @@ func TestConnectionStringsThatCannotBeReadDoNotShowThePassword(t *testing.T) {
 		wantNoPassword(t, "the error", err.Error())
 	}
 }
+
+// Who does not answer, and why, is told without the password.
+func TestAStoreThatDoesNotAnswerIsNamed(t *testing.T) {
+	nobody, silent := refused(t), newSilent(t)
+	user := "admin:" + url.QueryEscape(password) + "@"
+	for connection, want := range map[string]string{
+		"esdb://" + user + nobody + "?tls=false":                                "the event store at " + nobody + " does not answer: connection refused",
+		"esdb+discover://" + user + nobody + "?tls=false":                       "the event store at " + nobody + " does not answer: connection refused",
+		"esdb://" + user + silent + "?tls=false":                                "the event store at " + silent + " does not answer: the time is up",
+		"esdb://" + user + silent + "," + silent + "?tls=false":                 "the event store at " + silent + "," + silent + " does not answer: the time is up",
+		"esdb://" + user + newCluster(t).addr + "?tlsVerifyCert=false&tls=true": "does not answer: authentication handshake failed: ",
+	} {
+		l := openWith(t, connection)
+		_, err := l.Head(within(t, time.Second))
+		if !errors.Is(err, eventlog.ErrUnavailable) || !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+			continue
+		}
+		wantNoPassword(t, "the error", err.Error())
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := openWith(t, "esdb://"+silent+"?tls=false").Head(ctx); !errors.Is(err, context.Canceled) || strings.Contains(err.Error(), "does not answer") {
+		t.Errorf("of a caller who has gone: %v", err)
+	}
+}
+
+// newSilent is an address at which connections are taken, and nothing is said.
+func newSilent(t *testing.T) string {
+	t.Helper()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = lis.Close() })
+	return lis.Addr().String()
+}

@@ -86,8 +86,10 @@ func collect(s *esdb.ReadStream) ([]Recorded, error) {
 
 // retryRead tries a read again until ctx ends, unless the answer is definite.
 func retryRead[T any](ctx context.Context, read func() (T, error)) (T, error) {
+	var last error
 	v, err := backoff.Retry(ctx, func() (T, error) {
 		v, err := read()
+		last = err
 		switch {
 		case err == nil:
 			return v, nil
@@ -98,6 +100,9 @@ func retryRead[T any](ctx context.Context, read func() (T, error)) (T, error) {
 		}
 		return v, err
 	}, pauses(), backoff.WithMaxElapsedTime(0))
+	if errors.As(last, new(*UnreachableError)) {
+		return v, last // which says more than that the context has ended
+	}
 	if err != nil && !errors.Is(err, ErrUnavailable) && ctx.Err() != nil {
 		return v, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
