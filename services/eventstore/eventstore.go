@@ -19,6 +19,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -115,22 +116,28 @@ func listen(addr string) (net.Listener, error) {
 
 func (s *Server) routes(reg prometheus.Registerer) http.Handler {
 	mux := http.NewServeMux()
-	alive := func(w http.ResponseWriter, _ *http.Request) {
-		select {
-		case <-s.ending:
-			w.WriteHeader(http.StatusServiceUnavailable)
-		default:
-			w.WriteHeader(http.StatusNoContent)
-		}
-	}
-	mux.HandleFunc("GET /health/live", alive) // where EventStoreDB has it
-	mux.HandleFunc("GET /livez", alive)       // and where all services of Purser have it
-	mux.HandleFunc("GET /readyz", alive)
+	mux.HandleFunc("GET /health/live", s.serveHealth) // where EventStoreDB has it
+	mux.HandleFunc("GET /livez", s.serveHealth)       // and where all services of Purser have it
+	mux.HandleFunc("GET /readyz", s.serveHealth)
 	mux.HandleFunc("GET "+BackupPath, s.serveBackup)
 	if g, ok := reg.(prometheus.Gatherer); ok {
 		mux.Handle("GET /metrics", promhttp.HandlerFor(g, promhttp.HandlerOpts{}))
 	}
 	return mux
+}
+
+// serveHealth answers 204 while the server runs or, as EventStoreDB does, the code of success that liveCode asks for.
+func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
+	code := http.StatusNoContent
+	if asked, err := strconv.Atoi(r.URL.Query().Get("liveCode")); err == nil && asked/100 == 2 {
+		code = asked
+	}
+	select {
+	case <-s.ending:
+		code = http.StatusServiceUnavailable
+	default:
+	}
+	w.WriteHeader(code)
 }
 
 // Addr is the host:port that the server listens on.

@@ -145,8 +145,12 @@ func TestHTTPAndGRPCShareThePort(t *testing.T) {
 	r := serve(t, s)
 	appendTo(t, connect(t, r.url()), newStream(), esdb.Any{}, happened(2)...)
 
-	if code, _ := get(t, r, "/health/live"); code != http.StatusNoContent {
-		t.Errorf("/health/live: got %d", code)
+	for query, want := range map[string]int{
+		"": 204, "?liveCode=200": 200, "?liveCode=299": 299, "?liveCode=500": 204, "?liveCode=-200": 204, "?liveCode=yes": 204,
+	} {
+		if code, _ := get(t, r, "/health/live"+query); code != want {
+			t.Errorf("/health/live%s: got %d, want %d", query, code, want)
+		}
 	}
 	code, body := get(t, r, "/metrics")
 	if code != http.StatusOK || !strings.Contains(body, "purser_eventstore_events_total 6") { // four of them are about users
