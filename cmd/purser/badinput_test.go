@@ -2,8 +2,11 @@ package main
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
@@ -128,5 +131,56 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 	}
 	if after != before {
 		t.Errorf("something was stored: the log went from %d to %d", before, after)
+	}
+}
+
+// What a command can see to be wrong it says in one sentence, before it connects to anything or starts anything.
+func TestBadArgumentsAreRefused(t *testing.T) {
+	taken := filepath.Join(t.TempDir(), "taken")
+	if err := os.WriteFile(taken, []byte("mine"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for args, want := range map[string]string{
+		"stream show":                                  "STREAM is missing: it is purser stream show STREAM",
+		"stream show a b":                              `"b" is one argument too many: it is purser stream show STREAM`,
+		"stream import":                                "FILE is missing",
+		"stream export a b":                            `"b" is one argument too many: it is purser stream export [STREAM]`,
+		"stream ls a":                                  `unknown command "a"`,
+		"stream bogus":                                 `unknown command "bogus"`,
+		"health":                                       "HOST:PORT is missing",
+		"eventstore backup":                            "DIR is missing",
+		"eventstore verify":                            "DIR is missing",
+		"eventstore verify /nothere":                   "there is no event store in /nothere: there is no such directory",
+		"eventstore backup " + taken:                   "back up the event store: " + taken + " exists already",
+		"eventstore backup /new --url esdb://a:1":      "--url is no HTTP address",
+		"eventstore backup /new --url http://":         "--url is no HTTP address",
+		"eventstore backup /new --url http://me:pw@[a": "--url is no HTTP address",
+		"bench bogus":                                  `unknown command "bogus"`,
+		"bench append --rounds 0":                      "--rounds must be at least 1, not 0",
+		"bench append --rounds -1 --round-time 0":      "--rounds must be at least 1, not -1",
+		"bench read --round-time 0":                    "--round-time must be at least 1ms, not 0s",
+		"stream ls --limit -1":                         "--limit must be at least 0, not -1",
+		"stream show a --from -1":                      "--from must be at least 0, not -1",
+		"stream show a --limit -2 --from -1":           "--from must be at least 0, not -1",
+		"stream show a --limit -2":                     "--limit must be at least 0, not -2",
+		"stream tail --filter /a":                      "--filter /a begins as a regular expression, but doesn't end with a slash",
+		"stream tail --filter /":                       "--filter / begins as a regular expression",
+		"stream tail --filter /(/":                     "--filter: error parsing regexp",
+		"stream export --all --output " + taken:        "--output: " + taken + " exists already, and is not overwritten; give another name",
+		"stream export --all --output " + taken + "/x": "--output: ",
+	} {
+		begun := time.Now()
+		out, err := runCommand(t, strings.Fields(args)...)
+		switch {
+		case err == nil || !strings.HasPrefix(err.Error(), want):
+			t.Errorf("purser %s: %v, want %q", args, err, want)
+		case strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "pw") || out != "":
+			t.Errorf("purser %s: %v, and %q", args, err, out)
+		case time.Since(begun) > time.Second:
+			t.Errorf("purser %s took %v", args, time.Since(begun))
+		}
+	}
+	if got, err := os.ReadFile(taken); err != nil || string(got) != "mine" {
+		t.Errorf("the file that was there is %q, %v", got, err)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,6 +26,7 @@ func benchCommand() *cobra.Command {
 		Use:   "bench",
 		Short: "Measure this build on this machine, each figure beside its limit",
 		Args:  cobra.NoArgs,
+		RunE:  group,
 	}
 	cmd.AddCommand(benchAppendCommand(), benchReadCommand())
 	return cmd
@@ -43,6 +45,9 @@ func newBench(name, short string, measure func(ctx context.Context, b *benchRun)
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmp.Or(atLeast(1, "rounds", f.plan.Rounds), atLeast(time.Millisecond, "round-time", f.plan.Each)); err != nil {
+				return err
+			}
 			return runBench(cmd, f, measure)
 		},
 	}

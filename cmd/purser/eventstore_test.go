@@ -45,15 +45,16 @@ func TestEventstoreBackupAndVerify(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantLines(t, out, "events 7", "head position 7", "result sound", "the backup is in "+copied)
-	if _, err := runCommand(t, "eventstore", "backup", copied, "--url", "http://"+store.addr); err == nil || !strings.Contains(err.Error(), "exists already") {
-		t.Errorf("a backup over another: %v", err)
+	if _, err := runCommand(t, "eventstore", "backup", copied+"1", "--url", store.addr); err != nil {
+		t.Errorf("from an address without a scheme: %v", err)
 	}
 	if _, err := runCommand(t, "eventstore", "verify", dataDir); err == nil || !strings.Contains(err.Error(), "in use") {
 		t.Errorf("verify of a store in use: %v", err)
 	}
 	store.stop(t)
-	if _, err := runCommand(t, "eventstore", "backup", copied+"2", "--url", "http://"+store.addr); err == nil {
-		t.Error("a backup of a store that doesn't run")
+	_, err = runCommand(t, "eventstore", "backup", copied+"2", "--url", store.addr)
+	if want := "back up the event store: the event store at " + store.addr + " does not answer: connection refused"; err == nil || err.Error() != want {
+		t.Errorf("a backup of a store that doesn't run: %v", err)
 	}
 	for _, dir := range []string{dataDir, eventstoreDir(dataDir), copied} {
 		out, err := runCommand(t, "eventstore", "verify", dir)

@@ -19,7 +19,7 @@ func eventstoreVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify DIR",
 		Short: "Check the embedded event store in a directory that no process uses",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(cmd)
 			if err != nil {
@@ -60,8 +60,12 @@ func verifyStore(out, progress io.Writer, log *slog.Logger, dir string) error {
 
 func printReport(out io.Writer, r *storage.Report, took time.Duration) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	fmt.Fprintf(w, "streams\t%d\n", r.Streams)
-	fmt.Fprintf(w, "events\t%d\n", r.Events)
+	which := ""
+	if r.Unread {
+		which = " that can be read"
+	}
+	fmt.Fprintf(w, "streams\t%d%s\n", r.Streams, which)
+	fmt.Fprintf(w, "events\t%d%s\n", r.Events, which)
 	fmt.Fprintf(w, "bytes of events\t%d\n", r.Bytes)
 	fmt.Fprintf(w, "head position\t%d\n", r.Head)
 	fmt.Fprintf(w, "checked in\t%s\n", took.Round(time.Millisecond))

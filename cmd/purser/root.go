@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -79,6 +80,30 @@ func warnUnknownEnvironment(flags *pflag.FlagSet, log *slog.Logger) {
 
 // otherVariables are read elsewhere: by docker-compose.yml.
 var otherVariables = []string{"PURSER_EVENTSTORE_IMAGE", "PURSER_POSTGRES_IMAGE", "PURSER_IMAGE"}
+
+// oneArgument is for a command with one argument, which its Use names: "show STREAM", or "export [STREAM]" where it may be
+// left out.
+func oneArgument(cmd *cobra.Command, args []string) error {
+	_, name, _ := strings.Cut(cmd.Use, " ")
+	switch {
+	case len(args) == 0 && !strings.HasPrefix(name, "["):
+		return fmt.Errorf("%s is missing: it is %s", name, cmd.UseLine())
+	case len(args) > 1:
+		return fmt.Errorf("%q is one argument too many: it is %s", args[1], cmd.UseLine())
+	}
+	return nil
+}
+
+// group is the body of a command that only has others below it.
+func group(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+
+// atLeast refuses a flag's value that is too small.
+func atLeast[N int | int64 | time.Duration](least N, flag string, given N) error {
+	if given < least {
+		return fmt.Errorf("--%s must be at least %v, not %v", flag, least, given)
+	}
+	return nil
+}
 
 // newLogger makes the process's logger by the flags of the command.
 func newLogger(cmd *cobra.Command) (*slog.Logger, error) {

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,7 +24,7 @@ func streamCommand() *cobra.Command {
 		Use:   "stream",
 		Short: "Look at the event log and copy parts of it; works on any EventStoreDB",
 		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		RunE:  group,
 	}
 	cmd.AddCommand(streamLsCommand(), streamShowCommand(), streamTailCommand(), streamExportCommand(), streamImportCommand())
 	return cmd
@@ -58,8 +60,8 @@ func openLog(ctx context.Context, url string, schema eventlog.Schema, logger *sl
 	defer cancel()
 	if _, err := l.Head(ctx); err != nil {
 		l.Close()
-		if errors.Is(err, eventlog.ErrUnavailable) {
-			return nil, fmt.Errorf("--eventstore-url: no answer within %s (--log-level debug shows why): %w", storeTimeout, err)
+		if errors.As(err, new(*eventlog.UnreachableError)) {
+			return nil, err // which says it all
 		}
 		return nil, fmt.Errorf("--eventstore-url: %w", err)
 	}
@@ -93,6 +95,17 @@ func interrupted(ctx context.Context, err error, hint string) error {
 		return errors.New("interrupted: " + hint)
 	}
 	return err
+}
+
+// mustNotExist refuses a file or directory that something is to be written to and that is there already.
+func mustNotExist(path, what string) error {
+	switch _, err := os.Lstat(path); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return fmt.Errorf("%s: %s exists already, and is not overwritten; give another name", what, path)
 }
 
 // plural is a count with its noun.

@@ -32,7 +32,7 @@ func streamExportCommand() *cobra.Command {
 			"in the order of the log, each exactly as it is stored.\n\n" +
 			"The file holds everything, personal data too: keep it as you keep the store. Its last line says how many events it has,\n" +
 			"so that one that was cut off is recognised; with --output it appears under its name only once it is whole.",
-		Args: cobra.MaximumNArgs(1),
+		Args: oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				x.stream = args[0]
@@ -66,7 +66,10 @@ func (x *streamExport) validate() error {
 	if given != 1 {
 		return errors.New("name one stream, or a --prefix, or --all")
 	}
-	return nil
+	if x.output == "" {
+		return nil
+	}
+	return mustNotExist(x.output, "--output")
 }
 
 // write writes the events, and notes which streams can't be imported.

@@ -38,6 +38,9 @@ func streamLsCommand() *cobra.Command {
 			"Events that were truncated or deleted count until the store has discarded them.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := atLeast(0, "limit", list.limit); err != nil {
+				return err
+			}
 			return t.run(cmd, func(ctx context.Context, l *eventlog.Log) error {
 				err := walk(ctx, cmd, l, func(e eventlog.Recorded) error {
 					if strings.HasPrefix(e.Stream, prefix) && (system || !eventlog.IsSystem(e.Stream)) {

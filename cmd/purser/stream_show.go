@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"fmt"
 
@@ -20,8 +21,11 @@ func streamShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show STREAM",
 		Short: "Show the events of a stream; personal data is masked",
-		Args:  cobra.ExactArgs(1),
+		Args:  oneArgument,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := cmp.Or(atLeast(0, "from", from), atLeast(0, "limit", limit)); err != nil {
+				return err
+			}
 			return t.run(cmd, func(ctx context.Context, l *eventlog.Log) error {
 				out := bufio.NewWriter(cmd.OutOrStdout())
 				p.out, p.schema = out, t.schema

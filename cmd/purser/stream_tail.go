@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -22,6 +23,10 @@ func streamTailCommand() *cobra.Command {
 		Short: "Show events as they are appended, until Ctrl-C; personal data is masked",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			streams, err := streamFilter(filter, system)
+			if err != nil {
+				return err
+			}
 			return t.run(cmd, func(ctx context.Context, l *eventlog.Log) error {
 				after, err := startOf(ctx, l, from)
 				if err != nil {
@@ -29,7 +34,7 @@ func streamTailCommand() *cobra.Command {
 				}
 				p.out, p.schema = cmd.OutOrStdout(), t.schema
 				away := false
-				return l.Follow(ctx, streamFilter(filter, system), after, func(_ context.Context, d eventlog.Delivery) error {
+				return l.Follow(ctx, streams, after, func(_ context.Context, d eventlog.Delivery) error {
 					if d.Interrupted != nil && !away {
 						note(cmd.ErrOrStderr(), "the event store is away, and is waited for: %v", d.Interrupted)
 					}
@@ -71,16 +76,21 @@ func startOf(ctx context.Context, l *eventlog.Log, from string) (eventlog.Positi
 }
 
 // streamFilter reads a prefix, or a regular expression between slashes.
-func streamFilter(text string, system bool) eventlog.Filter {
+func streamFilter(text string, system bool) (eventlog.Filter, error) {
 	expression, isExpression := strings.CutPrefix(text, "/")
 	expression, closed := strings.CutSuffix(expression, "/")
 	switch {
 	case isExpression && closed:
-		return eventlog.Filter{Regexp: expression}
+		if _, err := regexp.Compile(expression); err != nil {
+			return eventlog.Filter{}, fmt.Errorf("--filter: %w", err)
+		}
+		return eventlog.Filter{Regexp: expression}, nil
+	case isExpression:
+		return eventlog.Filter{}, fmt.Errorf("--filter %s begins as a regular expression, but doesn't end with a slash as one does", text)
 	case text != "":
-		return eventlog.Filter{Prefixes: []string{text}}
+		return eventlog.Filter{Prefixes: []string{text}}, nil
 	case !system:
-		return eventlog.Filter{Regexp: `^[^$]`}
+		return eventlog.Filter{Regexp: `^[^$]`}, nil
 	}
-	return eventlog.Filter{}
+	return eventlog.Filter{}, nil
 }
