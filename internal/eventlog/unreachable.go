@@ -74,6 +74,9 @@ func reason(err error) string {
 		return timedOut
 	}
 	text := s.Message()
+	if strings.HasPrefix(text, "name resolver error") {
+		return "no address is found for its name"
+	}
 	if _, quoted, ok := strings.Cut(text, "desc = "); ok {
 		if unquoted, err := strconv.Unquote(quoted); err == nil {
 			text = unquoted

@@ -16,6 +16,7 @@ func TestTheReasonIsFoundInGRPCsText(t *testing.T) {
 		`connection error: desc = "transport: Error while dialing: dial tcp: lookup nobody: no such host"`:             "lookup nobody: no such host",
 		`connection error: desc = "transport: authentication handshake failed: x509: certificate is valid for \"a\""`:  `authentication handshake failed: x509: certificate is valid for "a"`,
 		`connection error: desc = "transport: authentication handshake failed: EOF`:                                    `connection error: desc = "transport: authentication handshake failed: EOF`,
+		"name resolver error: produced zero addresses":                                                                 "no address is found for its name",
 		"unexpected HTTP status code received from server: 502 (Bad Gateway)":                                          "unexpected HTTP status code received from server: 502 (Bad Gateway)",
 	} {
 		if got := reason(status.Error(codes.Unavailable, text)); got != want {

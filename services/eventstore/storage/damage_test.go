@@ -351,7 +351,11 @@ func TestAStoreWithoutItsMarkIsRefused(t *testing.T) {
 		d.without(markName).refused(t, name)
 		d.with(markName, nil).refused(t, name+", empty mark")
 	}
-	written.without(written.the(t, ".log")).without(markName).refused(t, "neither mark nor log")
+	neither := written.without(written.the(t, ".log")).without(markName)
+	neither.refused(t, "neither mark nor log")
+	if r := verified(t, neither.files(t)); r.Unread {
+		t.Errorf("no table is damaged: %+v", r)
+	}
 }
 
 // A process that is killed while it makes a store leaves a directory that opens.

@@ -49,7 +49,7 @@ func (c *scavenger) run() {
 		case errors.Is(err, ErrClosed):
 			return
 		case err != nil:
-			c.log.Error("event store: can't scavenge", "error", err)
+			c.logError(err, "event store: can't scavenge")
 			wait = idlePause
 		}
 		if wait > 0 && !c.idle(wait) {
@@ -60,6 +60,13 @@ func (c *scavenger) run() {
 		case <-c.store.stop:
 			return
 		}
+	}
+}
+
+// logError logs an error, unless it is damage, which is told by file (damage.go) and not at every try.
+func (c *scavenger) logError(err error, message string, args ...any) {
+	if !errors.As(err, new(*fileError)) {
+		c.log.Error(message, append(args, "error", err)...)
 	}
 }
 
@@ -112,7 +119,7 @@ func (c *scavenger) look() (found *sweep, wait time.Duration, err error) {
 		}
 		one, err := v.expired(stream, now, sweepEvents-events)
 		if err != nil {
-			c.log.Error("event store: can't scavenge a stream", "stream", stream, "error", err)
+			c.logError(err, "event store: can't scavenge a stream", "stream", stream)
 			one = swept{stream: stream, failed: true, next: now + int64(errorPause/tick)}
 		}
 		one.due = due

@@ -44,19 +44,19 @@ func (r *Report) find(format string, args ...any) {
 	}
 }
 
-// unread takes note of a read that failed.
+// unread takes note of what ended a check.
 func (r *Report) unread(err error) {
-	r.Unread = true
-	r.findDamage(err)
-}
-
-// findDamage names a damaged table once, whatever can't be read because of it.
-func (r *Report) findDamage(err error) {
 	var file *fileError
 	if !errors.As(err, &file) {
 		r.find("%v", oneLine{err})
 		return
 	}
+	r.Unread = true
+	r.findDamage(file)
+}
+
+// findDamage names a damaged table once, whatever can't be read because of it.
+func (r *Report) findDamage(file *fileError) {
 	if !r.damaged[file.name] {
 		r.damaged[file.name] = true
 		r.find("%v", file)
