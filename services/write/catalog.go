@@ -13,6 +13,7 @@ import (
 type catalogServer struct {
 	catalogv1.UnimplementedCatalogServiceServer
 	products *aggregate.Handler[catalog.State]
+	prices   *prices
 }
 
 func (s *catalogServer) CreateProduct(ctx context.Context, req *catalogv1.CreateProductRequest) (*catalogv1.CreateProductResponse, error) {
@@ -26,7 +27,7 @@ func (s *catalogServer) CreateProduct(ctx context.Context, req *catalogv1.Create
 
 func (s *catalogServer) RenameProduct(ctx context.Context, req *catalogv1.RenameProductRequest) (*catalogv1.RenameProductResponse, error) {
 	c := catalog.Rename{ID: req.GetProductId(), Name: req.GetName()}
-	done, err := s.products.Handle(ctx, req.GetProductId(), req, func(st *catalog.State) ([]proto.Message, error) { return st.Rename(c) })
+	done, err := s.handle(ctx, req, func(st *catalog.State) ([]proto.Message, error) { return st.Rename(c) })
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,7 @@ func (s *catalogServer) RenameProduct(ctx context.Context, req *catalogv1.Rename
 
 func (s *catalogServer) ChangePrice(ctx context.Context, req *catalogv1.ChangePriceRequest) (*catalogv1.ChangePriceResponse, error) {
 	c := catalog.ChangePrice{ID: req.GetProductId(), Price: req.GetPrice()}
-	done, err := s.products.Handle(ctx, req.GetProductId(), req, func(st *catalog.State) ([]proto.Message, error) { return st.ChangePrice(c) })
+	done, err := s.handle(ctx, req, func(st *catalog.State) ([]proto.Message, error) { return st.ChangePrice(c) })
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +45,18 @@ func (s *catalogServer) ChangePrice(ctx context.Context, req *catalogv1.ChangePr
 
 func (s *catalogServer) DiscontinueProduct(ctx context.Context, req *catalogv1.DiscontinueProductRequest) (*catalogv1.DiscontinueProductResponse, error) {
 	c := catalog.Discontinue{ID: req.GetProductId()}
-	done, err := s.products.Handle(ctx, req.GetProductId(), req, func(st *catalog.State) ([]proto.Message, error) { return st.Discontinue(c) })
+	done, err := s.handle(ctx, req, func(st *catalog.State) ([]proto.Message, error) { return st.Discontinue(c) })
 	if err != nil {
 		return nil, err
 	}
 	return &catalogv1.DiscontinueProductResponse{ProductId: req.GetProductId(), Etag: done.Etag(), ConsistencyToken: done.Token()}, nil
+}
+
+// handle carries out a command on a product, which is priced anew then.
+func (s *catalogServer) handle(ctx context.Context, req interface {
+	aggregate.Command
+	GetProductId() string
+}, decide aggregate.Decide[catalog.State]) (aggregate.Done, error) {
+	defer s.prices.forget(req.GetProductId())
+	return s.products.Handle(ctx, req.GetProductId(), req, decide)
 }

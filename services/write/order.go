@@ -9,7 +9,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/aggregate"
-	"github.com/purserhq/purser/internal/domain/catalog"
 	"github.com/purserhq/purser/internal/domain/order"
 	"github.com/purserhq/purser/internal/fault"
 	"github.com/purserhq/purser/internal/ordernumber"
@@ -24,9 +23,9 @@ var orderNamespace = uuid.MustParse("5b0c0a52-6c41-4a86-9d0e-3c8f5f8f6d11")
 
 type orderServer struct {
 	orderv1.UnimplementedOrderServiceServer
-	orders   *aggregate.Handler[order.State]
-	products *aggregate.Handler[catalog.State]
-	secret   *secret.Secret
+	orders *aggregate.Handler[order.State]
+	prices *prices
+	secret *secret.Secret
 }
 
 func (s *orderServer) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderRequest) (*orderv1.PlaceOrderResponse, error) {
@@ -60,11 +59,11 @@ func (s *orderServer) PlaceOrder(ctx context.Context, req *orderv1.PlaceOrderReq
 	}, nil
 }
 
-// price looks the lines' products up in the log, which never lags.
+// price makes the lines of an order from the catalogue.
 func (s *orderServer) price(ctx context.Context, lines []*orderv1.OrderLineRequest) ([]order.Line, error) {
 	out := make([]order.Line, len(lines))
 	for i, l := range lines {
-		p, _, err := s.products.Load(ctx, l.GetProductId())
+		p, err := s.prices.product(ctx, l.GetProductId())
 		if err != nil {
 			return nil, err
 		}

@@ -4,6 +4,7 @@
 package write
 
 import (
+	"context"
 	"log/slog"
 	"time"
 
@@ -29,10 +30,12 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 	products := aggregate.New[catalog.State](log, eventschema.Product, s, time.Now)
 	orders := aggregate.New[order.State](log, eventschema.Order, s, time.Now)
 	g := rpc.NewServer("write", logger, m)
-	catalogv1.RegisterCatalogServiceServer(g, &catalogServer{products: products})
-	orderv1.RegisterOrderServiceServer(g, &orderServer{orders: orders, products: products, secret: s})
+	prices := newPrices(products)
+	catalogv1.RegisterCatalogServiceServer(g, &catalogServer{products: products, prices: prices})
+	orderv1.RegisterOrderServiceServer(g, &orderServer{orders: orders, prices: prices, secret: s})
 	return daemon.Service{
 		Name: "write", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
 		Ready: log.Ping,
+		Run:   []func(context.Context) error{func(ctx context.Context) error { return prices.run(ctx, log) }},
 	}
 }

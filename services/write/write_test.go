@@ -34,9 +34,11 @@ func newServices(t *testing.T) services {
 		t.Fatal(err)
 	}
 	products := aggregate.New[catalog.State](log, eventschema.Product, s, time.Now)
+	prices := newPrices(products)
+	follow(t, prices, log)
 	return services{
-		catalog: &catalogServer{products: products},
-		orders:  &orderServer{orders: aggregate.New[order.State](log, eventschema.Order, s, time.Now), products: products, secret: s},
+		catalog: &catalogServer{products: products, prices: prices},
+		orders:  &orderServer{orders: aggregate.New[order.State](log, eventschema.Order, s, time.Now), prices: prices, secret: s},
 	}
 }
 
