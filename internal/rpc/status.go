@@ -101,6 +101,8 @@ func toFault(ctx context.Context, err error) *fault.Fault {
 		return of(fault.Cancelled, err)
 	case errors.Is(err, eventlog.ErrUnavailable):
 		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the event store can't be reached", err)
+	case errors.Is(err, eventlog.ErrNewerVersion), errors.Is(err, eventlog.ErrUnknownType): // during an upgrade: another replica can
+		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "this server is older than what was written by a newer one", err)
 	case postgresDown(err):
 		return fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the database can't be reached", err)
 	case errors.Is(err, context.DeadlineExceeded):

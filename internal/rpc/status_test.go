@@ -93,6 +93,8 @@ func TestErrorsThatAreNoFaults(t *testing.T) {
 		"a panic":                       {err: recovered(func() error { panic(secret) }), code: codes.Internal, reason: "INTERNAL"},
 		"store down":                    {err: fmt.Errorf("%s: %w", secret, eventlog.ErrUnavailable), code: codes.Unavailable, reason: "DEPENDENCY_UNAVAILABLE"},
 		"store down until the deadline": {err: fmt.Errorf("%w: %w", eventlog.ErrUnavailable, context.DeadlineExceeded), code: codes.Unavailable, reason: "DEPENDENCY_UNAVAILABLE"},
+		"event of a newer version":      {err: fmt.Errorf("%s: %w", secret, eventlog.ErrNewerVersion), code: codes.Unavailable, reason: "DEPENDENCY_UNAVAILABLE"},
+		"event of an unknown type":      {err: fmt.Errorf("%s: %w", secret, eventlog.ErrUnknownType), code: codes.Unavailable, reason: "DEPENDENCY_UNAVAILABLE"},
 		"event too large":               {err: fmt.Errorf("%s: %w", secret, eventlog.ErrTooLarge), code: codes.ResourceExhausted, reason: "MESSAGE_TOO_LARGE"},
 		"conflict":                      {err: fmt.Errorf("%s: %w", secret, &eventlog.ConflictError{}), code: codes.Aborted, reason: "CONTENTION"},
 		"caller gone":                   {ctx: cancelled, err: errors.New(secret), code: codes.Canceled, reason: "CANCELLED"},
