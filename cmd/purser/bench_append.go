@@ -30,5 +30,5 @@ func benchAppend(ctx context.Context, b *benchRun) ([]bench.Figure, error) {
 		return nil, err
 	}
 	null, appended, echo, sync := results[0], results[1], results[2], results[3]
-	return []bench.Figure{appended.Against(null, appendBar), null.Alone(), echo.Alone(), sync.Alone()}, nil
+	return []bench.Figure{appended.Against(appendBar, null), null.Alone(), echo.Alone(), sync.Alone()}, nil
 }

@@ -42,5 +42,5 @@ func benchRead(ctx context.Context, b *benchRun, events int) ([]bench.Figure, er
 		return nil, err
 	}
 	null, read, echo, sync := results[0], results[1], results[2], results[3]
-	return []bench.Figure{read.Against(null, readBar), null.Alone(), echo.Alone(), sync.Alone()}, nil
+	return []bench.Figure{read.Against(readBar, null), null.Alone(), echo.Alone(), sync.Alone()}, nil
 }

@@ -31,8 +31,6 @@ type Sample struct {
 	Latencies []time.Duration // of single operations; none where an operation is not what is counted
 }
 
-func (s Sample) rate() float64 { return float64(s.Units) / s.Elapsed.Seconds() }
-
 // Plan says how long to measure.
 type Plan struct {
 	Rounds int           // that count

@@ -31,11 +31,11 @@ func TestALoadAndItsLimitAreMeasuredByTurns(t *testing.T) {
 	if len(limit.Samples) != 2 || len(load.Samples) != 2 {
 		t.Fatalf("%d and %d samples, want 2 of each", len(limit.Samples), len(load.Samples))
 	}
-	f := load.Against(limit, 0.8)
+	f := load.Against(0.8, limit)
 	if f.Name != "load" || f.Value != 150 || f.Limit != 200 || f.Ratio != 0.75 || f.Bar != 0.8 || *f.Met || *f.P50 != 1 || *f.P99 != 1 {
 		t.Errorf("figure %+v", f)
 	}
-	if f := load.Against(limit, 0.75); !*f.Met {
+	if f := load.Against(0.75, limit); !*f.Met {
 		t.Errorf("a ratio at the bar doesn't meet it: %+v", f)
 	}
 }
@@ -43,8 +43,39 @@ func TestALoadAndItsLimitAreMeasuredByTurns(t *testing.T) {
 func TestTheRatioIsThatOfAllRoundsTogether(t *testing.T) {
 	load := Result{Samples: []Sample{{Units: 10, Elapsed: time.Second}, {Units: 90, Elapsed: time.Second}}}
 	limit := Result{Samples: []Sample{{Units: 100, Elapsed: time.Second}, {Units: 100, Elapsed: time.Second}}}
-	if f := load.Against(limit, 0.8); f.Ratio != 0.5 || f.lowest != 0.1 || f.highest != 0.9 {
+	if f := load.Against(0.8, limit); f.Ratio != 0.5 || f.lowest != 0.1 || f.highest != 0.9 {
 		t.Errorf("ratio %v in %v to %v, want 0.5 in 0.1 to 0.9", f.Ratio, f.lowest, f.highest)
+	}
+}
+
+func TestTheLimitOfAPathIsThatOfItsHopsInARow(t *testing.T) {
+	of := func(units ...int) (r Result) {
+		for _, n := range units {
+			r.Samples = append(r.Samples, Sample{Units: n, Elapsed: time.Second})
+		}
+		return r
+	}
+	f := of(60, 60).Against(0.75, of(200, 100), of(100, 200)) // 150 and 150 of each in all, 200 and 100 in a round
+	if f.Limit != 75 || f.Ratio != 0.8 || roundTo(f.lowest, 3) != 0.9 || roundTo(f.highest, 3) != 0.9 || !*f.Met {
+		t.Errorf("figure %+v in %v to %v", f, f.lowest, f.highest)
+	}
+}
+
+func TestALatencyShouldStayUnderItsBar(t *testing.T) {
+	of := func(ms ...int) (r Result) {
+		for _, n := range ms {
+			r.Samples = append(r.Samples, Sample{Units: 1, Elapsed: time.Second, Latencies: []time.Duration{time.Duration(n) * time.Millisecond}})
+		}
+		return r
+	}
+	load, other := of(10, 30), of(5, 10)
+	load.Load.Figure = "load"
+	f := load.P99Against(3, other)
+	if f.Name != "load p99" || f.Unit != "ms" || f.Value != 30 || f.Limit != 10 || f.Ratio != 3 || !*f.Met || f.lowest != 2 || f.highest != 3 {
+		t.Errorf("figure %+v in %v to %v", f, f.lowest, f.highest)
+	}
+	if f := load.P99Against(2.9, other); *f.Met {
+		t.Errorf("a ratio above the bar meets it: %+v", f)
 	}
 }
 

@@ -43,7 +43,11 @@ func (f Figure) limitCells() string {
 	if *f.Met {
 		met = "yes"
 	}
-	return fmt.Sprintf("%s\t%.2f\t%.2f-%.2f\t%.2f\t%s", number(f.Limit), f.Ratio, f.lowest, f.highest, f.Bar, met)
+	sign := ""
+	if f.AtMost {
+		sign = "<= "
+	}
+	return fmt.Sprintf("%s\t%.2f\t%.2f-%.2f\t%s%.2f\t%s", number(f.Limit), f.Ratio, f.lowest, f.highest, sign, f.Bar, met)
 }
 
 func number(v float64) string {
