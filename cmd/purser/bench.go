@@ -17,8 +17,9 @@ import (
 const (
 	// maxBenchTime bounds a whole bench.
 	maxBenchTime = 10 * time.Minute
-	// benchCallers is how many callers at once a bench has, and writers.
+	// benchCallers is how many callers at once a bench has, and writers; benchCrowd, how many want the same.
 	benchCallers = 64
+	benchCrowd   = 256
 )
 
 func benchCommand() *cobra.Command {
@@ -28,7 +29,7 @@ func benchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  group,
 	}
-	cmd.AddCommand(benchAppendCommand(), benchReadCommand())
+	cmd.AddCommand(benchAppendCommand(), benchReadCommand(), benchPlaceOrderCommand(), benchHotProductCommand())
 	return cmd
 }
 

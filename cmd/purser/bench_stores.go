@@ -17,29 +17,55 @@ type benchStores struct {
 }
 
 func (b *benchRun) startStores(ctx context.Context) (*benchStores, error) {
-	store, err := openEventstore(b.process, b.dir, loopback+":0")
+	addr, err := b.startStore()
 	if err != nil {
 		return nil, err
 	}
-	b.serve(store.Serve)
-	null, err := bench.ListenNull()
+	nullAddr, echo, err := b.startNull()
 	if err != nil {
 		return nil, err
 	}
-	b.serve(null.Serve)
-	echo, err := bench.Dial(null.Addr())
-	if err != nil {
-		return nil, fmt.Errorf("connect to the null event store: %w", err)
-	}
-	b.closers = append(b.closers, func() { _ = echo.Close() })
 	s := &benchStores{echo: echo}
-	for addr, client := range map[string]**esdb.Client{store.Addr(): &s.embedded, null.Addr(): &s.null} {
-		c, err := bench.Connect(ctx, addr)
-		if err != nil {
-			return nil, fmt.Errorf("connect to an event store: %w", err)
-		}
-		b.closers = append(b.closers, func() { _ = c.Close() })
-		*client = c
+	if s.embedded, err = b.connect(ctx, addr); err != nil {
+		return nil, err
+	}
+	if s.null, err = b.connect(ctx, nullAddr); err != nil {
+		return nil, err
 	}
 	return s, nil
+}
+
+// startStore starts the embedded store.
+func (b *benchRun) startStore() (addr string, err error) {
+	store, err := openEventstore(b.process, b.dir, loopback+":0")
+	if err != nil {
+		return "", err
+	}
+	b.serve(store.Serve)
+	return store.Addr(), nil
+}
+
+// startNull starts the store that stores nothing, and makes a connection for echoes.
+func (b *benchRun) startNull() (addr string, echo grpc.ClientConnInterface, err error) {
+	null, err := bench.ListenNull()
+	if err != nil {
+		return "", nil, err
+	}
+	b.serve(null.Serve)
+	conn, err := bench.Dial(null.Addr())
+	if err != nil {
+		return "", nil, fmt.Errorf("connect to the null event store: %w", err)
+	}
+	b.closers = append(b.closers, func() { _ = conn.Close() })
+	return null.Addr(), conn, nil
+}
+
+// connect makes a client of an event store.
+func (b *benchRun) connect(ctx context.Context, addr string) (*esdb.Client, error) {
+	c, err := bench.Connect(ctx, addr)
+	if err != nil {
+		return nil, fmt.Errorf("connect to an event store: %w", err)
+	}
+	b.closers = append(b.closers, func() { _ = c.Close() })
+	return c, nil
 }

@@ -38,6 +38,11 @@ func TestBenchesReportTheirFiguresBesideTheLimits(t *testing.T) {
 	}{
 		{[]string{"append"}, map[string]float64{"append": 0.8}, []string{"append", "null append", "echo", "fsync"}},
 		{[]string{"read", "--events", "300"}, map[string]float64{"read": 0.8}, []string{"read", "null read", "echo", "fsync"}},
+		{[]string{"place-order"}, map[string]float64{"place-order": 0.75}, []string{"place-order", "append", "echo", "fsync"}},
+		{
+			[]string{"hot-product", "--products", "20"}, map[string]float64{"hot-product": 1, "hot-product p99": 3},
+			[]string{"hot-product", "hot-product p99", "spread", "echo", "fsync"},
+		},
 	} {
 		t.Run(tc.args[0], func(t *testing.T) {
 			out, err := runBenchCommand(t, t.Context(), t.TempDir(), append(tc.args, "--json", "--rounds", "2", "--round-time", "20ms")...)
@@ -81,8 +86,20 @@ func checkFigure(t *testing.T, f bench.Figure, bar float64) {
 	if bar == 0 {
 		return
 	}
-	if math.Abs(f.Ratio-f.Value/f.Limit) > 0.001 || *f.Met != (f.Ratio >= bar) {
+	reached := f.Ratio >= bar
+	if f.AtMost {
+		reached = f.Ratio <= bar
+	}
+	if math.Abs(f.Ratio-f.Value/f.Limit) > 0.001 || *f.Met != reached {
 		t.Errorf("%+v: the ratio is not that of value to limit, or not compared with the bar", f)
+	}
+}
+
+func TestABenchOfNothingIsRefused(t *testing.T) {
+	for _, args := range [][]string{{"read", "--events", "0"}, {"hot-product", "--products", "0"}, {"place-order", "--rounds", "0"}} {
+		if out, err := runBenchCommand(t, t.Context(), t.TempDir(), args...); err == nil || out != "" {
+			t.Errorf("%q: got %v and %q", args, err, out)
+		}
 	}
 }
 
@@ -99,21 +116,25 @@ func TestABenchPrintsATable(t *testing.T) {
 }
 
 func TestABenchThatIsInterruptedCleansUp(t *testing.T) {
-	dir := t.TempDir()
-	ctx, interrupt := context.WithCancel(t.Context())
-	var interrupter sync.WaitGroup
-	defer interrupter.Wait()
-	defer interrupt()
-	interrupter.Go(func() {
-		defer interrupt()
-		for ctx.Err() == nil { // until the bench has begun
-			if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
-				return
+	for _, name := range []string{"append", "hot-product"} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			ctx, interrupt := context.WithCancel(t.Context())
+			var interrupter sync.WaitGroup
+			defer interrupter.Wait()
+			defer interrupt()
+			interrupter.Go(func() {
+				defer interrupt()
+				for ctx.Err() == nil { // until the bench has begun
+					if entries, err := os.ReadDir(dir); err != nil || len(entries) > 0 {
+						return
+					}
+					time.Sleep(time.Millisecond)
+				}
+			})
+			if out, err := runBenchCommand(t, ctx, dir, name, "--round-time", "1h"); !errors.Is(err, context.Canceled) || out != "" {
+				t.Errorf("got %v and %q, want only that it was cancelled", err, out)
 			}
-			time.Sleep(time.Millisecond)
-		}
-	})
-	if out, err := runBenchCommand(t, ctx, dir, "append", "--round-time", "1h"); !errors.Is(err, context.Canceled) || out != "" {
-		t.Errorf("got %v and %q, want only that it was cancelled", err, out)
+		})
 	}
 }

@@ -2,7 +2,6 @@ package bench
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -13,8 +12,6 @@ import (
 )
 
 const (
-	seed = 1
-
 	dataBytes     = 200
 	metadataBytes = 100
 	fillEvents    = 500 // events of one append that fills a store
@@ -107,25 +104,13 @@ type events struct {
 	rand *rand.ChaCha8
 }
 
-func newEvents(source int) *events {
-	var s [32]byte
-	binary.BigEndian.PutUint64(s[:], seed)
-	binary.BigEndian.PutUint64(s[8:], uint64(source))
-	return &events{rand.NewChaCha8(s)}
-}
+func newEvents(source int) *events { return &events{newRand("events", source)} }
 
 func (e *events) next() esdb.EventData {
 	return esdb.EventData{
-		EventID: e.id(), EventType: "Happened", ContentType: esdb.ContentTypeJson,
+		EventID: uuid.Must(uuid.NewRandomFromReader(e.rand)), EventType: "Happened", ContentType: esdb.ContentTypeJson,
 		Data: e.object(dataBytes), Metadata: e.object(metadataBytes),
 	}
-}
-
-func (e *events) id() uuid.UUID {
-	var id uuid.UUID
-	_, _ = e.rand.Read(id[:]) // never fails
-	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
-	return id
 }
 
 // object is a JSON object of so many bytes.

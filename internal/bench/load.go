@@ -2,8 +2,10 @@ package bench
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"time"
 
@@ -12,6 +14,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/purserhq/purser/proto/purser"
 )
 
 // ClosedLoop is the Run of a load in which so many callers each do one operation after the other. An operation that was
@@ -61,6 +65,23 @@ func Echo(conn grpc.ClientConnInterface, callers int) Load {
 // Dial connects to a server of this machine.
 func Dial(addr string) (*grpc.ClientConn, error) {
 	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()))
+}
+
+// DialService connects to a service as its clients do: by one connection, which carries the calls of all callers, under the
+// published service config, which gives every call its deadline.
+func DialService(addr string) (*grpc.ClientConn, error) {
+	return grpc.NewClient(addr, grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDefaultServiceConfig(purser.ServiceConfig))
+}
+
+const seed = 1
+
+// newRand is the source of what one caller of a load does: the same in every run, and another for every caller and load.
+func newRand(load string, caller int) *rand.ChaCha8 {
+	var s [32]byte
+	binary.BigEndian.PutUint64(s[:], seed)
+	binary.BigEndian.PutUint64(s[8:], uint64(caller))
+	copy(s[16:], load)
+	return rand.NewChaCha8(s)
 }
 
 const syncedBytes = 512
