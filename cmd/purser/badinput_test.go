@@ -62,7 +62,7 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		"no lines":           {order(func(r *orderv1.PlaceOrderRequest) { r.Lines = nil }), codes.InvalidArgument, "INVALID_FIELD", "lines"},
 		"quantity 0":         {order(func(r *orderv1.PlaceOrderRequest) { r.Lines[0].Quantity = 0 }), codes.InvalidArgument, "INVALID_FIELD", "lines[0].quantity"},
 		"quantity too large": {order(func(r *orderv1.PlaceOrderRequest) { r.Lines[0].Quantity = 10000 }), codes.InvalidArgument, "INVALID_FIELD", "lines[0].quantity"},
-		"a product twice":    {order(func(r *orderv1.PlaceOrderRequest) { r.Lines = append(r.Lines, r.Lines[0]) }), codes.InvalidArgument, "INVALID_FIELD", "lines"},
+		"a product twice":    {order(func(r *orderv1.PlaceOrderRequest) { r.Lines = append(r.Lines, r.Lines[0]) }), codes.InvalidArgument, "INVALID_FIELD", "lines[1].product_id"},
 		"no city":            {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress.City = nil }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address.city"},
 		"empty recipient":    {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress.Recipient = proto.String("") }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address.recipient"},
 		"no address":         {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress = nil }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address"},

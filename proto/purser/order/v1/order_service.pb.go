@@ -949,16 +949,16 @@ var File_purser_order_v1_order_service_proto protoreflect.FileDescriptor
 
 const file_purser_order_v1_order_service_proto_rawDesc = "" +
 	"\n" +
-	"#purser/order/v1/order_service.proto\x12\x0fpurser.order.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cpurser/type/v1/address.proto\x1a\x1apurser/type/v1/money.proto\x1a\x1dpurser/type/v1/priority.proto\x1a\x1bpurser/type/v1/states.proto\"\xd8\x04\n" +
+	"#purser/order/v1/order_service.proto\x12\x0fpurser.order.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1cpurser/type/v1/address.proto\x1a\x1apurser/type/v1/money.proto\x1a\x1dpurser/type/v1/priority.proto\x1a\x1bpurser/type/v1/states.proto\"\xf0\x03\n" +
 	"\x11PlaceOrderRequest\x12'\n" +
 	"\n" +
 	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x1b\n" +
 	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04etag\x12F\n" +
 	"\border_id\x18\x03 \x01(\tB+\xbaH(\xd8\x01\x01r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\aorderId\x12I\n" +
 	"\vcustomer_id\x18\x04 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\n" +
-	"customerId\x12\xaa\x01\n" +
-	"\x05lines\x18\x05 \x03(\v2!.purser.order.v1.OrderLineRequestBq\xbaHn\xba\x01d\n" +
-	"\x15lines.unique_products\x12'each product may stand in one line only\x1a\"this.map(l, l.product_id).unique()\x92\x01\x04\b\x01\x10dR\x05lines\x12J\n" +
+	"customerId\x12C\n" +
+	"\x05lines\x18\x05 \x03(\v2!.purser.order.v1.OrderLineRequestB\n" +
+	"\xbaH\a\x92\x01\x04\b\x01\x10dR\x05lines\x12J\n" +
 	"\x10delivery_address\x18\x06 \x01(\v2\x17.purser.type.v1.AddressB\x06\xbaH\x03\xc8\x01\x01R\x0fdeliveryAddress\x121\n" +
 	"\x0epayment_method\x18\a \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xc8\x01R\rpaymentMethod\x12>\n" +
