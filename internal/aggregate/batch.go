@@ -1,11 +1,13 @@
 package aggregate
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -55,8 +57,8 @@ func (h *Handler[S]) settle(e *entity[S], jobs []*job[S]) (settled bool) {
 	if errors.Is(err, eventlog.ErrTooLarge) && len(jobs) > 1 {
 		return false
 	}
-	for _, j := range jobs {
-		j.reply(Done{}, h.failure(e, j, err)) // the ones that have no answer yet
+	for _, j := range jobs { // the ones that have no answer yet; the work ends with the last deadline of all
+		j.reply(Done{}, failure(e, j, cmp.Or(j.ctx.Err(), ctx.Err()), err))
 	}
 	h.keep(ctx, e)
 	return true
@@ -66,6 +68,9 @@ func (h *Handler[S]) settle(e *entity[S], jobs []*job[S]) (settled bool) {
 func patience[S any](jobs []*job[S]) (context.Context, context.CancelFunc) {
 	last := time.Now()
 	for _, j := range jobs {
+		if j.ctx.Err() != nil {
+			continue
+		}
 		deadline, ok := j.ctx.Deadline()
 		if !ok {
 			deadline = time.Now().Add(maxPatience)
@@ -136,15 +141,15 @@ type planned struct {
 	revision eventlog.Revision // of the stream after it
 }
 
-// plan decides commands, one after the other, each on what the ones before it leave. Those whose callers have gone are
-// left out.
+// plan decides commands, one after the other, each on what the ones before it leave. Those that were answered before the
+// work had to be begun anew, and those whose callers have gone, are left out.
 func (h *Handler[S]) plan(e *entity[S], jobs []*job[S]) *plan[S] {
-	p := &plan[S]{at: h.clock().UTC()}
+	p := &plan[S]{at: h.clock().UTC().Round(0)} // as it is read back, without a monotonic clock
 	v := view[S]{state: e.state, revision: e.revision, requests: &e.requests}
 	taken := map[string]bool{}
 	for i, j := range jobs {
 		switch {
-		case j.ctx.Err() != nil:
+		case j.answered, j.ctx.Err() != nil:
 			continue
 		case taken[j.requestID]: // a repeat of one before it: to be answered when that is recorded
 			p.later = append(p.later, j)
@@ -219,7 +224,7 @@ func (h *Handler[S]) prove(ctx context.Context, e *entity[S], p *plan[S], fresh 
 
 // contended notes that others were faster, and returns how often that was so.
 func (p *plan[S]) contended() (times int) {
-	for _, j := range p.jobs {
+	for _, j := range slices.Concat(p.jobs, p.later) {
 		times = max(times, int(j.conflicts.Add(1)))
 	}
 	return times
@@ -255,10 +260,10 @@ func (h *Handler[S]) answer(ctx context.Context, e *entity[S], p *plan[S]) (agai
 		switch {
 		case s.err != nil:
 			j.reply(Done{}, s.err)
-		case s.repeat || s.index > 0:
+		case s.recorded != nil:
 			a, ok := read[j.requestID]
 			if !ok {
-				a.done, a.err = h.recorded(ctx, e, j.requestID)
+				a.done, a.err = h.recorded(ctx, e.stream, s.recorded)
 				read[j.requestID] = a
 			}
 			if errors.Is(a.err, errNotRecorded) {
@@ -277,9 +282,9 @@ func (h *Handler[S]) answer(ctx context.Context, e *entity[S], p *plan[S]) (agai
 	return again, err
 }
 
-// failure is what a caller is told whose command could not be settled.
-func (h *Handler[S]) failure(e *entity[S], j *job[S], err error) error {
-	switch gone := j.ctx.Err(); {
+// failure is what a caller is told whose command could not be settled; gone tells that its time is over.
+func failure[S any](e *entity[S], j *job[S], gone, err error) error {
+	switch {
 	case gone != nil && j.conflicts.Load() > 0:
 		return contention(e.stream, gone)
 	case gone != nil && err == nil:

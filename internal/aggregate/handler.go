@@ -25,6 +25,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	lru "github.com/hashicorp/golang-lru/v2"
@@ -99,6 +100,7 @@ func New[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock 
 }
 
 // Handle carries out a command on an entity: it looks for a repeat, compares the etag, decides, and appends.
+// Nobody may change the command afterwards.
 //
 // Errors are faults (REQUEST_ID_REUSED, ETAG_MISMATCH, CONTENTION at the deadline, and those of decide) or errors of
 // package eventlog and the context's; after one of these the command may have taken effect, and the same command may be
@@ -119,7 +121,7 @@ func (h *Handler[S]) carryOut(cmd Command, decide Decide[S]) func(view[S]) (step
 			if !h.hasher.matches(cmd, r.Hash) {
 				return step{}, reused(cmd.GetRequestId())
 			}
-			return step{repeat: true}, nil
+			return step{recorded: r}, nil
 		}
 		if want := cmd.GetEtag(); want != "" && want != Etag(v.revision) {
 			return step{}, mismatch(v.revision)
@@ -138,7 +140,7 @@ func (h *Handler[S]) Continue(ctx context.Context, id, requestID string, decide 
 			return step{}, fmt.Errorf("continue request %s on %s: not recorded", requestID, eventlog.StreamName(h.category, id))
 		}
 		messages, err := decide(v.state)
-		return step{messages: messages, hash: r.Hash, index: len(r.Revisions), repeat: len(messages) == 0}, err
+		return step{messages: messages, hash: r.Hash, index: len(r.Revisions), recorded: r}, err
 	}})
 }
 
@@ -166,7 +168,7 @@ func (h *Handler[S]) settled(ctx context.Context, id string, j *job[S]) (Done, e
 	case a := <-j.answer:
 		return a.done, a.err
 	case <-ctx.Done():
-		return Done{}, h.failure(e, j, nil)
+		return Done{}, failure(e, j, ctx.Err(), nil)
 	}
 }
 
@@ -181,19 +183,20 @@ type view[S any] struct {
 type step struct {
 	messages []proto.Message
 	hash     string
-	index    int  // of the first message among the events of the request
-	repeat   bool // answer with the events that the request recorded
+	index    int      // of the first message among the events of the request
+	recorded *request // answer with all events of this one
 }
 
 // catchUp folds the events that were appended since the state was last current, or all where the log was set back. It
 // reports whether there were any.
 func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) (changed bool, err error) {
+	first := e.revision
 	if e.revision == eventlog.NoStream {
 		if err := h.restore(ctx, e); err != nil {
 			return false, err
 		}
 	}
-	for first := e.revision; ; {
+	for {
 		page, err := h.log.Read(ctx, e.stream, max(e.revision, 0), foldPage)
 		if err != nil {
 			return false, err
@@ -206,6 +209,7 @@ func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) (changed bool, e
 				_, err := h.catchUp(ctx, e)
 				return true, err
 			}
+			e.position = page[0].Position // not kept in a snapshot: an import changes it
 			page = page[1:]
 		}
 		for _, r := range page {
@@ -223,7 +227,14 @@ func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) (changed bool, e
 // foldPage is how many events are read at a time.
 const foldPage = 1000
 
-func (h *Handler[S]) fold(e *entity[S], r eventlog.Recorded) error {
+// fold folds an event. Where that panics, maybe in the midst of what the event was split into, the entity is forgotten.
+func (h *Handler[S]) fold(e *entity[S], r eventlog.Recorded) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			h.forget(e)
+			err = fmt.Errorf("fold %s@%d: panic: %v\n%s", e.stream, r.Revision, p, debug.Stack())
+		}
+	}()
 	ev, err := h.log.Decode(r)
 	if err != nil {
 		return fmt.Errorf("fold %s: %w", e.stream, err)
@@ -241,10 +252,9 @@ func (h *Handler[S]) fold(e *entity[S], r eventlog.Recorded) error {
 var errNotRecorded = errors.New("the log has been set back")
 
 // recorded reads back the events that a request recorded, or fails with errNotRecorded.
-func (h *Handler[S]) recorded(ctx context.Context, e *entity[S], requestID string) (Done, error) {
-	revisions := e.requests.byID[requestID].Revisions
-	first, last := revisions[0], revisions[len(revisions)-1] // others' events may lie between
-	events, err := h.log.Read(ctx, e.stream, first, int(last-first)+1)
+func (h *Handler[S]) recorded(ctx context.Context, stream string, req *request) (Done, error) {
+	first, last := req.Revisions[0], req.Revisions[len(req.Revisions)-1] // others' events may lie between
+	events, err := h.log.Read(ctx, stream, first, int(last-first)+1)
 	if err != nil {
 		return Done{}, err
 	}
@@ -253,16 +263,16 @@ func (h *Handler[S]) recorded(ctx context.Context, e *entity[S], requestID strin
 	for _, r := range events {
 		ev, err := h.log.Decode(r)
 		if err != nil {
-			return Done{}, fmt.Errorf("read back request %s of %s: %w", requestID, e.stream, err)
+			return Done{}, fmt.Errorf("read back request %s of %s: %w", req.ID, stream, err)
 		}
-		if ev.Meta.RequestID == requestID {
+		if ev.Meta.RequestID == req.ID {
 			done.Messages = append(done.Messages, ev.Messages...)
 			done.Revision, done.Position = r.Revision, r.Position
 			found++
 		}
 	}
-	if found < len(revisions) {
-		return Done{}, fmt.Errorf("read back request %s of %s: %w", requestID, e.stream, errNotRecorded)
+	if found < len(req.Revisions) {
+		return Done{}, fmt.Errorf("read back request %s of %s: %w", req.ID, stream, errNotRecorded)
 	}
 	return done, nil
 }

@@ -58,7 +58,7 @@ func (rs *requests) add(r *request) {
 // bound forgets the first ones, as far as they are too many or too old beside the last.
 func (rs *requests) bound(in []*request, most int) []*request {
 	oldest := in[len(in)-1].At.Add(-rs.long.Window)
-	for len(in) > most || in[0].At.Before(oldest) {
+	for len(in) > most || len(in) > 0 && in[0].At.Before(oldest) {
 		delete(rs.byID, in[0].ID)
 		in = in[1:]
 	}

@@ -32,7 +32,7 @@ type Long struct {
 	Version       int // to be raised when events come to be folded otherwise into a state of the same type
 	SnapshotEvery int // events; at least 1
 	Window        time.Duration
-	Requests      int // without a key
+	Requests      int // without a key; like the next, more than are settled together
 	KeyedRequests int
 	Keyed         func(proto.Message) bool
 	Log           *slog.Logger
@@ -72,7 +72,6 @@ type snapshot[S any] struct {
 	Schema   string
 	State    *S
 	Revision eventlog.Revision
-	Position eventlog.Position
 	Last     uuid.UUID
 	Requests []*request
 }
@@ -118,7 +117,7 @@ func (h *Handler[S]) restore(ctx context.Context, e *entity[S]) error {
 	if !ok {
 		return nil
 	}
-	e.state, e.revision, e.position, e.last, e.snapshot = s.State, s.Revision, s.Position, s.Last, s.Revision
+	e.state, e.revision, e.last, e.snapshot = s.State, s.Revision, s.Last, s.Revision
 	for _, r := range s.Requests {
 		e.requests.add(r)
 	}
@@ -147,7 +146,7 @@ func (h *Handler[S]) keep(ctx context.Context, e *entity[S]) {
 
 func (h *Handler[S]) write(ctx context.Context, e *entity[S]) error {
 	data, err := json.Marshal(snapshot[S]{
-		Schema: h.schema, State: e.state, Revision: e.revision, Position: e.position, Last: e.last, Requests: e.requests.all(),
+		Schema: h.schema, State: e.state, Revision: e.revision, Last: e.last, Requests: e.requests.all(),
 	})
 	switch {
 	case err != nil:
