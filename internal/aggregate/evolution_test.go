@@ -14,11 +14,15 @@ import (
 	"github.com/purserhq/purser/internal/eventlog/memorylog"
 	"github.com/purserhq/purser/internal/eventschema"
 	inventoryevent "github.com/purserhq/purser/proto/purser/inventory/event/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
 // evolved is a schema with a past: PalletsReceived is what several StockReceived once were, GoodsReceived was renamed, and
 // ShelfPainted means nothing any more.
-type evolved struct{ *eventschema.Registry }
+type evolved struct {
+	*eventschema.Registry
+	broken *bool // half of what a PalletsReceived is can't be folded
+}
 
 func (s evolved) Knows(eventType string) bool {
 	switch eventType {
@@ -32,6 +36,9 @@ func (s evolved) Decode(eventType string, version int, contentType string, data 
 	ten := &inventoryevent.StockReceived{ProductId: "p", Quantity: 10}
 	switch eventType {
 	case "PalletsReceived":
+		if s.broken != nil && *s.broken {
+			return []proto.Message{ten, &inventoryevent.StockReserved{}}, nil
+		}
 		return []proto.Message{ten, ten}, nil
 	case "GoodsReceived":
 		return []proto.Message{ten}, nil
@@ -44,7 +51,7 @@ func (s evolved) Decode(eventType string, version int, contentType string, data 
 // past fills a stream with events as they were stored.
 func past(t *testing.T, requestID string, events ...eventlog.Recorded) *shakyLog {
 	t.Helper()
-	log := &shakyLog{Log: memorylog.New(evolved{eventschema.New()})}
+	log := &shakyLog{Log: memorylog.New(evolved{Registry: eventschema.New()})}
 	for i := range events {
 		e := &events[i]
 		e.ID, e.ContentType = uuid.New(), eventschema.ContentTypeJSON
@@ -111,5 +118,35 @@ func TestNothingIsDecidedOnAnEventThatCantBeRead(t *testing.T) {
 				t.Errorf("%d events, want 2", n)
 			}
 		})
+	}
+}
+
+// A fold that panics in the midst of what an event was split into leaves nothing half folded, and panics at nobody.
+func TestAPanicInTheMidstOfAnEvent(t *testing.T) {
+	broken := false
+	log := &shakyLog{Log: memorylog.New(evolved{eventschema.New(), &broken})}
+	h := newHandler(t, log)
+	if _, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 5), receive(5)); err != nil {
+		t.Fatal(err)
+	}
+	pallets := eventlog.Recorded{ID: uuid.New(), Type: "PalletsReceived", ContentType: eventschema.ContentTypeJSON, Metadata: []byte(`{"schemaVersion":1}`)}
+	if _, err := log.AppendRecorded(t.Context(), "stock-p", 0, []eventlog.Recorded{pallets}); err != nil {
+		t.Fatal(err)
+	}
+	broken = true
+	_, handled := h.Handle(t.Context(), "p", command(uuid.NewString(), 7), receive(7))
+	_, _, loaded := h.Load(t.Context(), "p")
+	for _, err := range []error{handled, loaded} {
+		if err == nil || !strings.Contains(err.Error(), "fold stock-p@1: panic: ") {
+			t.Errorf("answered %v, want that and where the fold panicked", err)
+		}
+	}
+	broken = false
+	done, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 75), receive(limit-25))
+	if err != nil || done.Etag() != `"2"` {
+		t.Errorf("the next command: %+v, %v", done, err)
+	}
+	if _, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 1), receive(1)); reason(err) != typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT {
+		t.Errorf("over the limit: %v", err)
 	}
 }
