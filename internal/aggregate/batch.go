@@ -144,7 +144,7 @@ type planned struct {
 // plan decides commands, one after the other, each on what the ones before it leave. Those that were answered before the
 // work had to be begun anew, and those whose callers have gone, are left out.
 func (h *Handler[S]) plan(e *entity[S], jobs []*job[S]) *plan[S] {
-	p := &plan[S]{at: h.clock().UTC().Round(0)} // as it is read back, without a monotonic clock
+	p := &plan[S]{at: h.clock().UTC()}
 	v := view[S]{state: e.state, revision: e.revision, requests: &e.requests}
 	taken := map[string]bool{}
 	for i, j := range jobs {
