@@ -44,7 +44,7 @@ func newWarehouse(t *testing.T) *warehouse {
 }
 
 func openWarehouse(s *secret.Secret) *warehouse {
-	w := &warehouse{log: memorylog.New(eventschema.New()), secret: s, now: time.Now()} // a monotonic one
+	w := &warehouse{log: memorylog.New(eventschema.New()), secret: s, now: time.Now()}
 	w.long = Long{
 		Version: 1, SnapshotEvery: 3, Window: 24 * time.Hour, Requests: 2, KeyedRequests: 3, Keyed: stock.OfReservation,
 		Log: slog.New(slog.NewTextHandler(&w.warned, nil)),
