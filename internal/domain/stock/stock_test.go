@@ -3,10 +3,12 @@ package stock_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"testing"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/purserhq/purser/internal/domain/stock"
 	"github.com/purserhq/purser/internal/fault"
@@ -184,4 +186,49 @@ func TestAStateSurvivesItsJSONAndItsCopies(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Whatever was decided, a copy and what is read back from JSON decide the same, and each order has one mark at most, none of
+// them older beside the last than its window.
+func TestCopiesDecideTheSame(t *testing.T) {
+	orders := []string{"1", "2", "3"}
+	rapid.Check(t, func(t *rapid.T) {
+		var s stock.State
+		at := now
+		for range rapid.IntRange(1, 30).Draw(t, "commands") {
+			at = at.Add(time.Duration(rapid.IntRange(0, 10).Draw(t, "minutes")) * time.Minute)
+			order := rapid.SampledFrom(orders).Draw(t, "order")
+			do := rapid.SampledFrom([]command{receive(3), reserve(order, 2), release(order)}).Draw(t, "command")
+			messages, _ := do(&s) // refusals leave it as it is
+			for _, m := range messages {
+				s.Evolve(m, at)
+			}
+			marked := map[string]bool{}
+			for _, m := range s.Marks {
+				if marked[m.Order] || s.Marks[len(s.Marks)-1].At.Sub(m.At) > 15*time.Minute {
+					t.Fatalf("marks %+v", s.Marks)
+				}
+				marked[m.Order] = true
+			}
+			data, err := json.Marshal(&s)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var restored stock.State
+			if err := json.Unmarshal(data, &restored); err != nil {
+				t.Fatal(err)
+			}
+			for _, order := range orders {
+				for name, do := range map[string]command{"reserve": reserve(order, 1), "release": release(order)} {
+					want, refused := do(&s)
+					for _, other := range []*stock.State{&restored, s.Clone()} {
+						got, err := do(other)
+						if len(got) != len(want) || len(got) > 0 && !proto.Equal(got[0], want[0]) || fmt.Sprint(err) != fmt.Sprint(refused) {
+							t.Fatalf("%s for order %s: %v, %v, want %v, %v", name, order, got, err, want, refused)
+						}
+					}
+				}
+			}
+		}
+	})
 }
