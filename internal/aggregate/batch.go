@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/eventlog"
@@ -23,6 +24,8 @@ const (
 	maxConflictPause = 20 * time.Millisecond
 	// maxPatience bounds the work for a command without a deadline.
 	maxPatience = 30 * time.Second
+	// maxAnswerTime is the most that is set aside of a deadline for the answer.
+	maxAnswerTime = 50 * time.Millisecond
 	// trusted is how long a state is decided on without another look at the log. A wrong one costs a conflict, so this is
 	// for what no conflict shows: a log that was set back, and has grown to the same revision again.
 	trusted = 5 * time.Second
@@ -64,7 +67,8 @@ func (h *Handler[S]) settle(e *entity[S], jobs []*job[S]) (settled bool) {
 	return true
 }
 
-// patience is a context for work that may be given up when every caller has given up.
+// patience is a context for work that may be given up when every caller has given up. It ends a little before, so that the
+// last one is told why.
 func patience[S any](jobs []*job[S]) (context.Context, context.CancelFunc) {
 	last := time.Now()
 	for _, j := range jobs {
@@ -79,6 +83,7 @@ func patience[S any](jobs []*job[S]) (context.Context, context.CancelFunc) {
 			last = deadline
 		}
 	}
+	last = last.Add(-min(time.Until(last)/20, maxAnswerTime))
 	return context.WithDeadline(context.WithoutCancel(jobs[0].ctx), last)
 }
 
@@ -158,7 +163,7 @@ func (h *Handler[S]) plan(e *entity[S], jobs []*job[S]) *plan[S] {
 		s, err := j.take(v)
 		if err == nil && len(s.messages) > 0 {
 			taken[j.requestID] = true
-			p.add(e.stream, j, s)
+			p.add(j, s)
 			v.revision += eventlog.Revision(len(s.messages))
 			if i+1 < len(jobs) {
 				h.foresee(e, p)
@@ -172,11 +177,15 @@ func (h *Handler[S]) plan(e *entity[S], jobs []*job[S]) *plan[S] {
 }
 
 // add has the messages of a step appended.
-func (p *plan[S]) add(stream string, j *job[S], s step) {
+//
+// Their ids are theirs alone: package eventlog repeats an append as it was, which the store recognises by them, and a
+// command that is decided again, here or elsewhere, makes other events. So the store never confirms to one replica what
+// another has written.
+func (p *plan[S]) add(j *job[S], s step) {
 	o := origin.From(j.ctx)
-	for i, m := range s.messages {
+	for _, m := range s.messages {
 		p.events = append(p.events, eventlog.NewEvent{
-			ID:      eventID(stream, j.requestID, s.index+i, p.at, m),
+			ID:      uuid.New(),
 			Message: m,
 			Meta: eventlog.Metadata{
 				CorrelationID: o.CorrelationID, CausationID: o.CausationID, Actor: o.Actor, Traceparent: o.Traceparent,

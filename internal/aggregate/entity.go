@@ -35,6 +35,7 @@ type folded[S any] struct {
 	requests requests
 	proven   time.Time         // when the log was last found to end at revision; zero for never
 	snapshot eventlog.Revision // of the last snapshot
+	size     int               // of that snapshot, in bytes
 }
 
 func (h *Handler[S]) newEntity(id string) *entity[S] {

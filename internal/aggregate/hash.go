@@ -4,16 +4,12 @@ import (
 	"bytes"
 	"cmp"
 	"crypto/hmac"
-	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
-	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -38,7 +34,7 @@ func (h hasher) hash(cmd Command) string {
 
 func (h hasher) under(keyID string, cmd Command) string {
 	name := cmd.ProtoReflect().Descriptor().FullName() // commands of different kinds may have the same fields
-	mac := h.secret.MAC(keyID, hashPurpose, append(append([]byte(name), 0), canonical(cmd, requestFields)...))
+	mac := h.secret.MAC(keyID, hashPurpose, append(append([]byte(name), 0), canonical(cmd)...))
 	return strings.Join([]string{hashVersion, keyID, hex.EncodeToString(mac)}, ".")
 }
 
@@ -53,20 +49,8 @@ func (h hasher) matches(cmd Command, recorded string) bool {
 	return hmac.Equal([]byte(h.under(keyID, cmd)), []byte(recorded))
 }
 
-// eventNamespace is the UUIDv5 namespace of event ids.
-var eventNamespace = uuid.MustParse("6ba1b5a4-9b5e-4c53-8a30-7a2a4f7a5f0e")
-
-// eventID is that of one decision, made at one time: the store's own idempotency can only ever confirm that very decision,
-// never one that another replica made of the same command, whose events have other metadata.
-func eventID(stream, requestID string, index int, at time.Time, m proto.Message) uuid.UUID {
-	sum := sha256.Sum256(canonical(m, allFields))
-	return uuid.NewSHA1(eventNamespace, []byte(strings.Join([]string{
-		stream, requestID, strconv.Itoa(index), strconv.FormatInt(at.UnixNano(), 10), string(m.ProtoReflect().Descriptor().Name()), hex.EncodeToString(sum[:]),
-	}, "\x00")))
-}
-
-// requestFields leaves out what does not change what a command asks for.
-func requestFields(fd protoreflect.FieldDescriptor) bool {
+// hashed leaves out what does not change what a command asks for.
+func hashed(fd protoreflect.FieldDescriptor) bool {
 	switch fd.Name() {
 	case "request_id", "etag":
 		return false
@@ -74,19 +58,17 @@ func requestFields(fd protoreflect.FieldDescriptor) bool {
 	return !proto.GetExtension(fd.Options(), typev1.E_NotHashed).(bool)
 }
 
-func allFields(protoreflect.FieldDescriptor) bool { return true }
-
 // canonical encodes a message the same way in every build: the fields that are set, by number, each as number, length and
 // value. A field added to a message changes no encoding in which it is not set. Neither protobuf's own encoding nor its
 // JSON promises that.
-func canonical(m proto.Message, include func(protoreflect.FieldDescriptor) bool) []byte {
-	return appendMessage(nil, m.ProtoReflect(), include)
+func canonical(m proto.Message) []byte {
+	return appendMessage(nil, m.ProtoReflect())
 }
 
-func appendMessage(b []byte, m protoreflect.Message, include func(protoreflect.FieldDescriptor) bool) []byte {
+func appendMessage(b []byte, m protoreflect.Message) []byte {
 	var fields []protoreflect.FieldDescriptor
 	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if include(fd) {
+		if hashed(fd) {
 			fields = append(fields, fd)
 		}
 		return true
@@ -94,36 +76,36 @@ func appendMessage(b []byte, m protoreflect.Message, include func(protoreflect.F
 	slices.SortFunc(fields, func(x, y protoreflect.FieldDescriptor) int { return cmp.Compare(x.Number(), y.Number()) })
 	for _, fd := range fields {
 		b = binary.AppendUvarint(b, uint64(fd.Number()))
-		b = appendBytes(b, appendField(nil, fd, m.Get(fd), include))
+		b = appendBytes(b, appendField(nil, fd, m.Get(fd)))
 	}
 	return b
 }
 
-func appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value, include func(protoreflect.FieldDescriptor) bool) []byte {
+func appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) []byte {
 	switch {
 	case fd.IsMap():
 		var entries [][]byte
 		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-			e := appendBytes(nil, appendValue(nil, fd.MapKey(), k.Value(), include))
-			entries = append(entries, appendBytes(e, appendValue(nil, fd.MapValue(), v, include)))
+			e := appendBytes(nil, appendValue(nil, fd.MapKey(), k.Value()))
+			entries = append(entries, appendBytes(e, appendValue(nil, fd.MapValue(), v)))
 			return true
 		})
 		slices.SortFunc(entries, bytes.Compare)
 		return append(b, bytes.Join(entries, nil)...)
 	case fd.IsList():
 		for i := range v.List().Len() {
-			b = appendBytes(b, appendValue(nil, fd, v.List().Get(i), include))
+			b = appendBytes(b, appendValue(nil, fd, v.List().Get(i)))
 		}
 		return b
 	default:
-		return appendValue(b, fd, v, include)
+		return appendValue(b, fd, v)
 	}
 }
 
-func appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value, include func(protoreflect.FieldDescriptor) bool) []byte {
+func appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) []byte {
 	switch fd.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return appendMessage(b, v.Message(), include)
+		return appendMessage(b, v.Message())
 	case protoreflect.StringKind:
 		return append(b, v.String()...)
 	case protoreflect.BytesKind:

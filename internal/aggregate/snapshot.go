@@ -61,6 +61,9 @@ const (
 	snapshotMetadata = `{"$maxCount":1}`
 	// maxSnapshot keeps an append within what every event store takes.
 	maxSnapshot = 900 << 10
+	// eventsWorth is how many bytes of a snapshot take about as long as one event, so that snapshots of a large state, which
+	// are rarer, cost little.
+	eventsWorth = 100
 	// snapshotTimeout bounds how long the writing of one keeps commands waiting.
 	snapshotTimeout = 3 * time.Second
 	// noSnapshot is the revision of a snapshot that must not be used.
@@ -131,7 +134,7 @@ func (h *Handler[S]) readable(r eventlog.Recorded) (s snapshot[S], ok bool) {
 
 // keep writes a snapshot when it is time to. That it can't is not the command's failure: there will be another.
 func (h *Handler[S]) keep(ctx context.Context, e *entity[S]) {
-	if h.long == nil || e.revision-max(e.snapshot, eventlog.NoStream) < eventlog.Revision(h.long.SnapshotEvery) {
+	if h.long == nil || e.revision-max(e.snapshot, eventlog.NoStream) < eventlog.Revision(max(h.long.SnapshotEvery, e.size/eventsWorth)) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), snapshotTimeout)
@@ -148,10 +151,11 @@ func (h *Handler[S]) write(ctx context.Context, e *entity[S]) error {
 	data, err := json.Marshal(snapshot[S]{
 		Schema: h.schema, State: e.state, Revision: e.revision, Last: e.last, Requests: e.requests.all(),
 	})
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case len(data) > maxSnapshot:
+	}
+	e.size = len(data)
+	if len(data) > maxSnapshot {
 		return fmt.Errorf("it has %d bytes, more than %d", len(data), maxSnapshot)
 	}
 	stream := snapshotPrefix + e.stream

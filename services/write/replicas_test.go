@@ -11,8 +11,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/aggregate"
-	"github.com/purserhq/purser/internal/domain/catalog"
-	"github.com/purserhq/purser/internal/domain/order"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/secret"
@@ -35,11 +33,7 @@ func newReplicas(t *testing.T, n int) (replicas []services, log *eventlog.Log) {
 			t.Fatal(err)
 		}
 		t.Cleanup(log.Close)
-		products := aggregate.New[catalog.State](log, eventschema.Product, s, time.Now)
-		replicas = append(replicas, services{
-			catalog: &catalogServer{products: products},
-			orders:  &orderServer{orders: aggregate.New[order.State](log, eventschema.Order, s, time.Now), products: products, secret: s},
-		})
+		replicas = append(replicas, servicesOn(t, log, s))
 	}
 	return replicas, log
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/purserhq/purser/internal/aggregate"
 	"github.com/purserhq/purser/internal/domain/catalog"
 	"github.com/purserhq/purser/internal/domain/order"
+	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/fault"
 	"github.com/purserhq/purser/internal/secret"
@@ -33,6 +34,11 @@ func newServices(t *testing.T) services {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return servicesOn(t, log, s)
+}
+
+func servicesOn(t *testing.T, log *eventlog.Log, s *secret.Secret) services {
+	t.Helper()
 	products := aggregate.New[catalog.State](log, eventschema.Product, s, time.Now)
 	prices := newPrices(products)
 	follow(t, prices, log)
