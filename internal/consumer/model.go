@@ -39,7 +39,8 @@ type Fold[R any] struct {
 	Version int
 	// Categories are the streams of a key that the fold reads. Facts of different streams arrive in any order.
 	Categories []string
-	// Indexes are further indexes of the table, each a list of columns: "customer_id, create_time".
+	// Indexes are further indexes of the table, each a list of columns: "customer_id, create_time"; or, for other kinds of
+	// index, all from USING on: "USING gin (tags)".
 	Indexes []string
 	Evolve  func(row *R, e Event)
 }

@@ -109,8 +109,11 @@ func (t *table) create() []string {
 			statements = append(statements, fmt.Sprintf("CREATE INDEX ON %s (%s)", t.name, list([]column{c})))
 		}
 	}
-	for _, columns := range t.indexes {
-		statements = append(statements, fmt.Sprintf("CREATE INDEX ON %s (%s)", t.name, columns))
+	for _, index := range t.indexes {
+		if !strings.HasPrefix(index, "USING ") {
+			index = "(" + index + ")"
+		}
+		statements = append(statements, fmt.Sprintf("CREATE INDEX ON %s %s", t.name, index))
 	}
 	return statements
 }

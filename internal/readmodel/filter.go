@@ -8,60 +8,9 @@ import (
 
 	"go.einride.tech/aip/filtering"
 	expr "google.golang.org/genproto/googleapis/api/expr/v1alpha1"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/purserhq/purser/internal/fault"
 )
-
-// filter is what a list can be filtered by: AIP-160 over named fields, compared by = and != with literal values, and
-// combined by AND, OR and NOT.
-type filter struct {
-	fields       map[string]filterField
-	declarations *filtering.Declarations
-}
-
-// filterField has the name of its column.
-type filterField struct {
-	name   string
-	kind   *expr.Type
-	values []string // of an enum, by their short names; none: any string
-}
-
-func stringField(name string) filterField {
-	return filterField{name: name, kind: filtering.TypeString}
-}
-
-func enumField(name string, e protoreflect.Enum) filterField {
-	return filterField{name: name, kind: filtering.TypeEnum(e.Type()), values: shorts(e.Descriptor())}
-}
-
-// mustFilter panics where two fields or values of different types have the same name.
-func mustFilter(fields ...filterField) *filter {
-	f := &filter{fields: map[string]filterField{}}
-	and, or, not := filtering.StandardFunctionAnd(), filtering.StandardFunctionOr(), filtering.StandardFunctionNot()
-	options := []filtering.DeclarationOption{
-		filtering.DeclareFunction(and.GetName(), and.GetFunction().GetOverloads()...),
-		filtering.DeclareFunction(or.GetName(), or.GetFunction().GetOverloads()...),
-		filtering.DeclareFunction(not.GetName(), not.GetFunction().GetOverloads()...),
-	}
-	for _, field := range fields {
-		f.fields[field.name] = field
-		options = append(options, filtering.DeclareIdent(field.name, field.kind))
-		for _, v := range field.values {
-			options = append(options, filtering.DeclareIdent(v, field.kind))
-		}
-		for _, op := range []string{filtering.FunctionEquals, filtering.FunctionNotEquals} {
-			options = append(options, filtering.DeclareFunction(op,
-				filtering.NewFunctionOverload(op+field.name, filtering.TypeBool, field.kind, field.kind)))
-		}
-	}
-	d, err := filtering.NewDeclarations(options...)
-	if err != nil {
-		panic(err)
-	}
-	f.declarations = d
-	return f
-}
 
 // condition is a piece of SQL whose values are parameters, from $1.
 type condition struct {
@@ -69,85 +18,104 @@ type condition struct {
 	args []any
 }
 
-// translate turns a filter into SQL; the empty filter holds for every row. A filter of any other kind is a fault on the
+// param adds a value, and returns the parameter that stands for it.
+func (c *condition) param(value any) string {
+	c.args = append(c.args, value)
+	return fmt.Sprintf("$%d", len(c.args))
+}
+
+// filter turns a filter by AIP-160 into SQL; the empty one holds for every row. A comparison has a field on its left and
+// a literal value on its right; comparisons are combined by AND, OR and NOT. Whatever else it holds is a fault on the
 // field filter.
-func (f *filter) translate(text string) (condition, error) {
+func (fs fields) filter(text string) (condition, error) {
 	if strings.TrimSpace(text) == "" {
 		return condition{sql: "true"}, nil
 	}
-	parsed, err := filtering.ParseFilterString(text, f.declarations)
+	var p filtering.Parser
+	p.Init(text)
+	parsed, err := p.Parse()
 	if err != nil {
-		return condition{}, f.fault(err)
+		return condition{}, unreadable(err)
 	}
 	var c condition
-	if c.sql, err = f.expression(parsed.CheckedExpr.GetExpr(), &c.args); err != nil {
+	if c.sql, err = fs.expression(parsed.GetExpr(), &c); err != nil {
 		return condition{}, err
 	}
 	return c, nil
 }
 
-func (f *filter) expression(e *expr.Expr, args *[]any) (string, error) {
-	call := e.GetCallExpr()
-	switch function := call.GetFunction(); function {
+func (fs fields) expression(e *expr.Expr, c *condition) (string, error) {
+	if f, ok := fs.named(path(e)); ok && f.kind == boolKind {
+		return f.column, nil
+	}
+	function, args := e.GetCallExpr().GetFunction(), e.GetCallExpr().GetArgs()
+	if function == filtering.FunctionNot && len(args) == 1 {
+		operand, err := fs.expression(args[0], c)
+		return "(NOT " + operand + ")", err
+	}
+	if len(args) != 2 { // the names of operators can be written as those of functions
+		return "", fs.unknown()
+	}
+	switch function {
 	case filtering.FunctionAnd, filtering.FunctionOr:
-		left, err := f.expression(call.GetArgs()[0], args)
+		left, err := fs.expression(args[0], c)
 		if err != nil {
 			return "", err
 		}
-		right, err := f.expression(call.GetArgs()[1], args)
+		right, err := fs.expression(args[1], c)
 		return "(" + left + " " + function + " " + right + ")", err
-	case filtering.FunctionNot:
-		operand, err := f.expression(call.GetArgs()[0], args)
-		return "(NOT " + operand + ")", err
-	case filtering.FunctionEquals, filtering.FunctionNotEquals:
-		return f.comparison(call, args)
+	case filtering.FunctionFuzzyAnd:
+		return "", fault.InvalidField("filter", "must have AND or OR between its comparisons")
+	case filtering.FunctionEquals, filtering.FunctionNotEquals, filtering.FunctionHas, filtering.FunctionLessThan,
+		filtering.FunctionLessEquals, filtering.FunctionGreaterThan, filtering.FunctionGreaterEquals:
+		return fs.comparison(args[0], function, args[1], c)
 	}
-	return "", f.fault(nil)
+	return "", fs.unknown()
 }
 
-func (f *filter) comparison(call *expr.Expr_Call, args *[]any) (string, error) {
-	field, ok := f.fields[call.GetArgs()[0].GetIdentExpr().GetName()]
+func (fs fields) comparison(left *expr.Expr, operator string, right *expr.Expr, c *condition) (string, error) {
+	f, ok := fs.named(path(left))
 	if !ok {
-		return "", f.fault(nil)
+		return "", fs.unknown()
 	}
-	var value string
-	switch right := call.GetArgs()[1].GetExprKind().(type) {
-	case *expr.Expr_ConstExpr:
-		value = right.ConstExpr.GetStringValue()
-	case *expr.Expr_IdentExpr:
-		value = right.IdentExpr.GetName()
-		if !slices.Contains(field.values, value) {
-			return "", f.fault(nil)
-		}
-	default:
-		return "", f.fault(nil)
+	value, ok := f.value(right)
+	if !ok || !slices.Contains(f.operators(), operator) {
+		return "", fault.InvalidField("filter", "%s", f.takes())
 	}
-	if strings.Contains(value, "\x00") { // written as an escape, so no check of the request has seen it
+	if s, ok := value.(string); ok && strings.Contains(s, "\x00") { // written as an escape, so no check of the request has seen it
 		return "", fault.InvalidField("filter", "must not contain the character U+0000")
 	}
-	*args = append(*args, value)
-	return fmt.Sprintf("%s %s $%d", field.name, call.GetFunction(), len(*args)), nil
+	if holds, ok := value.(bool); ok { // as the condition of a partial index is written
+		if holds == (operator == filtering.FunctionEquals) {
+			return f.column, nil
+		}
+		return "(NOT " + f.column + ")", nil
+	}
+	return f.column + " " + operator + " " + c.param(value), nil
 }
 
-// fault says where a filter can't be read or, if err says nothing of that, what can be written.
-func (f *filter) fault(err error) error {
+// path is the name of a field, such as total.currency_code; "" for anything else.
+func path(e *expr.Expr) string {
+	if s := e.GetSelectExpr(); s != nil {
+		return path(s.GetOperand()) + "." + s.GetField()
+	}
+	return e.GetIdentExpr().GetName()
+}
+
+func (fs fields) unknown() error {
+	return fault.InvalidField("filter", "can only compare fields with values; the fields are %s", fs.names(func(field) bool { return true }))
+}
+
+// unreadable says where a text stops being a filter.
+func unreadable(err error) error {
 	var at interface {
 		Position() filtering.Position
 		Message() string
 	}
 	for e := err; errors.As(e, &at); e = errors.Unwrap(e) {
 	}
-	if at != nil {
-		return fault.InvalidField("filter", "is not a filter by AIP-160: %s at column %d", at.Message(), at.Position().Column)
+	if at == nil {
+		return fault.InvalidField("filter", "is not a filter by AIP-160")
 	}
-	var can []string
-	for _, field := range f.fields {
-		if field.values == nil {
-			can = append(can, field.name+" with a quoted string")
-		} else {
-			can = append(can, field.name+" with one of "+strings.Join(field.values, ", "))
-		}
-	}
-	slices.Sort(can)
-	return fault.InvalidField("filter", "can compare by = and != only: %s", strings.Join(can, "; "))
+	return fault.InvalidField("filter", "is not a filter by AIP-160: %s at column %d", at.Message(), at.Position().Column)
 }

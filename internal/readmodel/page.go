@@ -18,8 +18,15 @@ const (
 	tokenPurpose = "page-token"
 )
 
-// Page asks for one page of a list (AIP-158).
+// Page asks for one page of a list (AIP-158): of which rows, and in which order. All but Size must be the same for the
+// page that follows.
 type Page struct {
+	// Filter is by AIP-160; empty for all rows.
+	Filter string
+	// OrderBy is by AIP-132; empty for the list's own order.
+	OrderBy string
+	// Search is words to look for, in a list that can be searched; the last may be the beginning of one.
+	Search string
 	// Size is the most rows to return; 0 is 50, and more than 1000 is 1000.
 	Size int32
 	// Token is what the page before came with; empty for the first.

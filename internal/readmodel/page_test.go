@@ -44,12 +44,16 @@ func TestPageSize(t *testing.T) {
 
 func TestPageToken(t *testing.T) {
 	q := &Queries{secret: secretOf(t, "a")}
-	want := orderCursor{time.Date(2026, 1, 31, 12, 0, 0, 123456000, time.UTC), "7"}
+	type place struct {
+		CreateTime time.Time
+		OrderID    string
+	}
+	want := place{time.Date(2026, 1, 31, 12, 0, 0, 123456000, time.UTC), "7"}
 	token, err := q.sealToken(listing{"orders", "state = PLACED"}, want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cursor := beforeAllOrders
+	var cursor place
 	limit, err := q.begin(listing{"orders", "state = PLACED"}, Page{Size: 5, Token: token}, &cursor)
 	if err != nil {
 		t.Fatal(err)
@@ -90,7 +94,7 @@ func TestPageTokenOfAnotherShape(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var cursor orderCursor
+	var cursor []string
 	_, err = q.begin(listing{"orders"}, Page{Token: token}, &cursor)
 	refusesToken(t, err)
 }

@@ -26,10 +26,20 @@ type Product struct {
 	UpdateTime   time.Time         `db:"update_time"`
 }
 
+// productText is what of a product is searched. Words are taken as they stand, in whatever language.
+const productText = "to_tsvector('simple', name || ' ' || description)"
+
 // Products are the catalogue.
 var Products = consumer.Fold[Product]{
-	Name: "products", Version: 1,
+	Name: "products", Version: 2,
 	Categories: []string{eventschema.Product},
+	Indexes: []string{
+		"name, product_id",
+		"price_minor, product_id",
+		"create_time, product_id",
+		"update_time, product_id",
+		"USING gin (" + productText + ")",
+	},
 	Evolve: func(r *Product, e consumer.Event) {
 		switch m := e.Message.(type) {
 		case *catalogevent.ProductCreated:
@@ -64,24 +74,24 @@ func (q *Queries) GetProduct(ctx context.Context, id string, after eventlog.Posi
 	return p, nil
 }
 
-type productCursor struct{ ProductID string }
+var productList = list{
+	name: "products", shown: "name <> ''",
+	search: productText + " @@ to_tsquery('simple', %s)",
+	fields: fields{
+		stringField("product_id", "product_id").sorted(),
+		stringField("name", "name").sorted(),
+		intField("price", "price_minor").sorted(),
+		intField("price.amount_minor", "price_minor").sorted(),
+		stringField("price.currency_code", "currency"),
+		boolField("discontinued", "discontinued"),
+		timeField("create_time", "create_time").sorted(),
+		timeField("update_time", "update_time").sorted(),
+	},
+	order: sorting{{column: "product_id"}},
+}
 
-// ListProducts returns a page of the products by id, and the token of the next page: empty on the last.
+// ListProducts returns a page of the products, by id unless another order is asked for, and the token of the next page:
+// empty on the last.
 func (q *Queries) ListProducts(ctx context.Context, p Page, after eventlog.Position) ([]Product, string, error) {
-	list := listing{"products"}
-	var cursor productCursor
-	limit, err := q.begin(list, p, &cursor)
-	if err != nil {
-		return nil, "", err
-	}
-	if err := q.await(ctx, Products.Await, "", after); err != nil {
-		return nil, "", err
-	}
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE name <> '' AND product_id > $1 ORDER BY product_id LIMIT $2`,
-		consumer.Columns[Product](), Products.Table())
-	products, err := many[Product](ctx, q, sql, cursor.ProductID, limit+1)
-	if err != nil {
-		return nil, "", fmt.Errorf("list products: %w", err)
-	}
-	return endPage(q, list, products, limit, func(p Product) any { return productCursor{p.ProductID} })
+	return listRows(ctx, q, &Products, &productList, p, after)
 }

@@ -56,8 +56,11 @@ type Cell any
 // report is what is needed to read a report's table without knowing its type.
 type report struct {
 	Report
-	table string
-	await awaiting
+	table  string
+	await  awaiting
+	fields fields  // every column
+	order  sorting // by the key
+	keys   []reflect.Type
 }
 
 // derivedReport is a report with what the fold R runs it by.
@@ -83,9 +86,9 @@ func reportOf[R, C any](r *consumer.Report[R, C]) derivedReport[R] {
 		if err != nil {
 			panic(fmt.Errorf("report %s: %w", r.Name, err))
 		}
-		d.Columns = append(d.Columns, c)
+		d.add(c)
 	}
-	if !slices.ContainsFunc(d.Columns, func(c Column) bool { return c.key }) {
+	if len(d.order) == 0 {
 		panic(fmt.Errorf("report %s: no key column", r.Name))
 	}
 	for _, c := range d.Columns {
@@ -94,6 +97,18 @@ func reportOf[R, C any](r *consumer.Report[R, C]) derivedReport[R] {
 		}
 	}
 	return d
+}
+
+func (r *report) add(c Column) {
+	column := pgx.Identifier{c.Name}.Sanitize()
+	r.Columns = append(r.Columns, c)
+	r.fields = append(r.fields, field{name: c.Name, column: column, kind: map[ColumnType]kind{
+		StringColumn: stringKind, Int64Column: intKind, MoneyColumn: intKind, DateColumn: dateKind,
+	}[c.Type]})
+	if c.key {
+		r.order = append(r.order, sortColumn{column: column})
+		r.keys = append(r.keys, c.goType())
+	}
 }
 
 func columnOf(f reflect.StructField) (Column, error) {
@@ -124,19 +139,19 @@ func (q *Queries) ListReports() []Report {
 }
 
 // RunReport returns a page of a report's lines in the order of its key columns, and the token of the next page: empty
-// on the last. Where there is no such report it fails with the fault REPORT_NOT_FOUND.
+// on the last. They can be filtered by any column; one of money is compared as a number of minor units. Where there is no such report it fails with the fault REPORT_NOT_FOUND.
 func (q *Queries) RunReport(ctx context.Context, name string, p Page, after eventlog.Position) (Report, [][]Cell, string, error) {
 	r, ok := q.reports[name]
 	if !ok {
 		return Report{}, nil, "", fault.Missing(typev1.ErrorReason_ERROR_REASON_REPORT_NOT_FOUND, "report", name)
 	}
-	list := listing{"report", name}
+	list := listing{"report", name, p.Filter}
 	var cursor []json.RawMessage
 	limit, err := q.begin(list, p, &cursor)
 	if err != nil {
 		return Report{}, nil, "", err
 	}
-	sql, args, err := r.query(cursor, limit+1)
+	sql, args, err := r.query(p.Filter, cursor, limit+1)
 	if err != nil {
 		return Report{}, nil, "", err
 	}
@@ -152,50 +167,26 @@ func (q *Queries) RunReport(ctx context.Context, name string, p Page, after even
 }
 
 // query returns the SQL of the lines after the cursor, which is empty or has a value for each key column.
-func (r report) query(cursor []json.RawMessage, limit int) (string, []any, error) {
-	var all, keys []string
-	var types []reflect.Type
-	for _, c := range r.Columns {
-		all = append(all, quote(c.Name))
-		if c.key {
-			keys = append(keys, quote(c.Name))
-			types = append(types, c.goType())
-		}
-	}
-	where, args, err := following(keys, types, cursor)
+func (r report) query(filter string, cursor []json.RawMessage, limit int) (string, []any, error) {
+	where, err := r.fields.filter(filter)
 	if err != nil {
 		return "", nil, err
 	}
-	args = append(args, limit)
-	sql := fmt.Sprintf(`SELECT %s FROM %s %s ORDER BY %s LIMIT $%d`,
-		strings.Join(all, ", "), r.table, where, strings.Join(keys, ", "), len(args))
-	return sql, args, nil
-}
-
-// following is the condition that a line comes after the cursor; none where that is empty.
-func following(keys []string, types []reflect.Type, cursor []json.RawMessage) (string, []any, error) {
-	if len(cursor) == 0 {
-		return "", nil, nil
-	}
-	// The token was made by us, but perhaps for a version of the report with other keys.
-	stale := fault.InvalidField("page_token", "is of another version of this report; start again")
-	if len(cursor) != len(keys) {
-		return "", nil, stale
-	}
-	var args []any
-	var params []string
-	for i, t := range types {
-		v := reflect.New(t)
-		if err := json.Unmarshal(cursor[i], v.Interface()); err != nil {
-			return "", nil, stale
+	if len(cursor) > 0 {
+		values, err := place(cursor, r.keys)
+		if err != nil {
+			return "", nil, err
 		}
-		args = append(args, v.Elem().Interface())
-		params = append(params, fmt.Sprintf("$%d", len(args)))
+		where.sql += " AND " + r.order.after(values, &where)
 	}
-	return fmt.Sprintf("WHERE (%s) > (%s)", strings.Join(keys, ", "), strings.Join(params, ", ")), args, nil
+	columns := make([]string, len(r.fields))
+	for i, f := range r.fields {
+		columns[i] = f.column
+	}
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT %s`,
+		strings.Join(columns, ", "), r.table, where.sql, r.order.sql(), where.param(limit))
+	return sql, where.args, nil
 }
-
-func quote(column string) string { return pgx.Identifier{column}.Sanitize() }
 
 func (c Column) goType() reflect.Type {
 	switch c.Type {

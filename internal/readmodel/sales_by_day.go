@@ -18,7 +18,7 @@ type DaySales struct {
 var SalesByDay = consumer.Report[OrderSummary, DaySales]{
 	Name: "sales_by_day", Version: 1, Of: &OrderSummaries,
 	Contribute: func(o OrderSummary) []DaySales {
-		if o.State == "" || o.State == rejected || o.State == cancelled {
+		if !sold(o.State) {
 			return nil
 		}
 		return []DaySales{{Day: o.CreateTime.UTC().Truncate(24 * time.Hour), Currency: o.Currency, Orders: 1, Revenue: o.Total}}

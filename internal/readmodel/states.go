@@ -76,6 +76,9 @@ func orderState(state string, m proto.Message) string {
 	return state
 }
 
+// sold tells that an order counts as a sale, as far as is known: it was placed, and neither rejected nor cancelled.
+func sold(state string) bool { return state != "" && state != rejected && state != cancelled }
+
 // paymentState is a payment's state after an event. Voided is final.
 func paymentState(state string, m proto.Message) string {
 	if state == paymentVoided {

@@ -17,15 +17,17 @@ type StockLevel struct {
 	ProductID string `db:"product_id,key"`
 	OnHand    int64  `db:"on_hand"`
 	Reserved  int64  `db:"reserved"`
+	Available int64  `db:"available"` // for more reservations
 }
-
-// Available is what can still be reserved.
-func (l StockLevel) Available() int64 { return l.OnHand - l.Reserved }
 
 // StockLevels are the products' stock.
 var StockLevels = consumer.Fold[StockLevel]{
-	Name: "stock_levels", Version: 1,
+	Name: "stock_levels", Version: 2,
 	Categories: []string{eventschema.Stock},
+	Indexes: []string{
+		"on_hand, product_id",
+		"available, product_id",
+	},
 	Evolve: func(r *StockLevel, e consumer.Event) {
 		switch m := e.Message.(type) {
 		case *stockevent.StockReceived:
@@ -35,6 +37,7 @@ var StockLevels = consumer.Fold[StockLevel]{
 		case *stockevent.ReservationReleased:
 			r.Reserved -= m.GetQuantity() // 0 where nothing was held
 		}
+		r.Available = r.OnHand - r.Reserved
 	},
 }
 
@@ -47,8 +50,8 @@ func (q *Queries) GetStockLevel(ctx context.Context, productID string, after eve
 		}
 	}
 	// The stock's row may be there before the product's, which another stream makes.
-	sql := fmt.Sprintf(`SELECT product_id, coalesce(on_hand, 0) AS on_hand, coalesce(reserved, 0) AS reserved
-		FROM (SELECT product_id, on_hand, reserved FROM %s WHERE product_id = $1) AS stock
+	sql := fmt.Sprintf(`SELECT product_id, coalesce(on_hand, 0) AS on_hand, coalesce(reserved, 0) AS reserved, coalesce(available, 0) AS available
+		FROM (SELECT product_id, on_hand, reserved, available FROM %s WHERE product_id = $1) AS stock
 		FULL JOIN (SELECT product_id FROM %s WHERE product_id = $1 AND name <> '') AS product USING (product_id)`,
 		StockLevels.Table(), Products.Table())
 	l, ok, err := one[StockLevel](ctx, q, sql, productID)
@@ -59,4 +62,21 @@ func (q *Queries) GetStockLevel(ctx context.Context, productID string, after eve
 		return StockLevel{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND, "product", productID)
 	}
 	return l, nil
+}
+
+var stockList = list{
+	name: "stock levels", shown: "true",
+	fields: fields{
+		stringField("product_id", "product_id").sorted(),
+		intField("on_hand", "on_hand").sorted(),
+		intField("reserved", "reserved"),
+		intField("available", "available").sorted(),
+	},
+	order: sorting{{column: "product_id"}},
+}
+
+// ListStockLevels returns a page of the stock of the products that ever had any, by id unless another order
+// is asked for, and the token of the next page: empty on the last.
+func (q *Queries) ListStockLevels(ctx context.Context, p Page, after eventlog.Position) ([]StockLevel, string, error) {
+	return listRows(ctx, q, &StockLevels, &stockList, p, after)
 }

@@ -46,7 +46,7 @@ func readings() []reading {
 			}},
 		{"ListOrders", OrderSummaries.Table(), "o-3", confirmed, "1",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
-				orders, _, err := q.ListOrders(ctx, `state = CONFIRMED AND customer_id = "customer of o-3"`, Page{}, after)
+				orders, _, err := q.ListOrders(ctx, Page{Filter: `state = CONFIRMED AND customer_id = "customer of o-3"`}, after)
 				return fmt.Sprint(len(orders)), err
 			}},
 		{"GetOrderTimeline", OrderTimeline.Table(), "o-4", confirmed, "2",
@@ -79,6 +79,11 @@ func readings() []reading {
 					return "", err
 				}
 				return products[1].Name, nil
+			}},
+		{"ListStockLevels", StockLevels.Table(), "p-5", &stockevent.StockReceived{Quantity: 5}, "1",
+			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
+				levels, _, err := q.ListStockLevels(ctx, Page{Filter: `product_id = "p-5" AND available > 0`}, after)
+				return fmt.Sprint(len(levels)), err
 			}},
 		{"GetStockLevel, its stock", StockLevels.Table(), "p-3", &stockevent.StockReceived{Quantity: 5}, "15",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {

@@ -69,10 +69,17 @@ func openPool(t *testing.T, url string, tracer pgx.QueryTracer) *pgxpool.Pool {
 	return pool
 }
 
-// observer calls a function, if there is one, after each statement.
+// observer calls a function, if there is one, after each statement, and remembers the last.
 type observer struct {
 	mu   sync.Mutex
 	then func()
+	last pgx.TraceQueryStartData
+}
+
+func (o *observer) statement() (sql string, args []any) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.last.SQL, o.last.Args
 }
 
 func (o *observer) set(then func()) {
@@ -81,7 +88,10 @@ func (o *observer) set(then func()) {
 	o.then = then
 }
 
-func (o *observer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, _ pgx.TraceQueryStartData) context.Context {
+func (o *observer) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.last = d
 	return ctx
 }
 

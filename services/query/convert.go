@@ -18,12 +18,13 @@ func each[A, B any](list []A, convert func(A) B) []B {
 	return out
 }
 
-// page is what a request says of paging.
+// page is what every request for a page says.
 func page(req interface {
 	GetPageSize() int32
 	GetPageToken() string
+	GetFilter() string
 }) readmodel.Page {
-	return readmodel.Page{Size: req.GetPageSize(), Token: req.GetPageToken()}
+	return readmodel.Page{Size: req.GetPageSize(), Token: req.GetPageToken(), Filter: req.GetFilter()}
 }
 
 // money is absent where there is no currency: nothing was said of an amount.

@@ -53,11 +53,12 @@ func TestOrder(t *testing.T) {
 
 func TestOrderSummary(t *testing.T) {
 	same(t, orderSummary(readmodel.OrderSummary{
-		OrderID: "7", OrderNumber: "7K3M01QXA2TF", CustomerID: "c-1", State: "CANCELLING", PaymentState: "NONE", Priority: "STANDARD",
-		Currency: "EUR", Total: 2000, CreateTime: noon, UpdateTime: later,
+		OrderID: "7", OrderNumber: "7K3M01QXA2TF", CustomerID: "c-1", State: "CANCELLING", PaymentState: "NONE", FulfillmentState: "PENDING",
+		Priority: "STANDARD", NeedsAttention: true, Currency: "EUR", Total: 2000, CreateTime: noon, UpdateTime: later,
 	}), &queryv1.OrderSummary{
 		OrderId: "7", OrderNumber: "7K3M-01QX-A2TF", CustomerId: "c-1", State: typev1.OrderState_ORDER_STATE_CANCELLING,
 		PaymentState: typev1.PaymentState_PAYMENT_STATE_NONE, Priority: typev1.Priority_PRIORITY_STANDARD, Total: eur(2000),
+		FulfillmentState: typev1.FulfillmentState_FULFILLMENT_STATE_PENDING, NeedsAttention: true,
 		CreateTime: timestamppb.New(noon), UpdateTime: timestamppb.New(later),
 	})
 }

@@ -59,7 +59,9 @@ func (s *server) ListOrders(ctx context.Context, req *queryv1.ListOrdersRequest)
 	if err != nil {
 		return nil, err
 	}
-	orders, next, err := s.models.ListOrders(ctx, req.GetFilter(), page(req), after)
+	p := page(req)
+	p.OrderBy = req.GetOrderBy()
+	orders, next, err := s.models.ListOrders(ctx, p, after)
 	if err != nil {
 		return nil, err
 	}
@@ -123,9 +125,10 @@ func address(a readmodel.Address) *typev1.Address {
 func orderSummary(o readmodel.OrderSummary) *queryv1.OrderSummary {
 	return &queryv1.OrderSummary{
 		OrderId: o.OrderID, OrderNumber: ordernumber.Grouped(o.OrderNumber), CustomerId: o.CustomerID,
-		State: orderState(o.State), PaymentState: paymentState(o.PaymentState), Priority: priority(o.Priority),
-		Total: money(o.Currency, o.Total), RejectReason: rejectReason(o.RejectReason),
-		CreateTime: timestamp(o.CreateTime), UpdateTime: timestamp(o.UpdateTime),
+		State: orderState(o.State), PaymentState: paymentState(o.PaymentState), FulfillmentState: fulfillmentState(o.FulfillmentState),
+		Priority: priority(o.Priority), Total: money(o.Currency, o.Total), RejectReason: rejectReason(o.RejectReason),
+		NeedsAttention: o.NeedsAttention,
+		CreateTime:     timestamp(o.CreateTime), UpdateTime: timestamp(o.UpdateTime),
 	}
 }
 

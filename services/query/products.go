@@ -25,7 +25,9 @@ func (s *server) ListProducts(ctx context.Context, req *queryv1.ListProductsRequ
 	if err != nil {
 		return nil, err
 	}
-	products, next, err := s.models.ListProducts(ctx, page(req), after)
+	p := page(req)
+	p.OrderBy, p.Search = req.GetOrderBy(), req.GetQuery()
+	products, next, err := s.models.ListProducts(ctx, p, after)
 	if err != nil {
 		return nil, err
 	}
@@ -42,8 +44,26 @@ func (s *server) GetStockLevel(ctx context.Context, req *queryv1.GetStockLevelRe
 		return nil, err
 	}
 	return &queryv1.GetStockLevelResponse{
-		ProductId: l.ProductID, OnHand: l.OnHand, Reserved: l.Reserved, Available: l.Available(),
+		ProductId: l.ProductID, OnHand: l.OnHand, Reserved: l.Reserved, Available: l.Available,
 	}, nil
+}
+
+func (s *server) ListStockLevels(ctx context.Context, req *queryv1.ListStockLevelsRequest) (*queryv1.ListStockLevelsResponse, error) {
+	after, err := aggregate.ParseToken(req.GetConsistencyToken())
+	if err != nil {
+		return nil, err
+	}
+	p := page(req)
+	p.OrderBy = req.GetOrderBy()
+	levels, next, err := s.models.ListStockLevels(ctx, p, after)
+	if err != nil {
+		return nil, err
+	}
+	return &queryv1.ListStockLevelsResponse{StockLevels: each(levels, stockLevel), NextPageToken: next}, nil
+}
+
+func stockLevel(l readmodel.StockLevel) *queryv1.StockLevel {
+	return &queryv1.StockLevel{ProductId: l.ProductID, OnHand: l.OnHand, Reserved: l.Reserved, Available: l.Available}
 }
 
 func product(p readmodel.Product) *queryv1.Product {

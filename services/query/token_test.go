@@ -46,6 +46,10 @@ func reads() map[string]func(ctx context.Context, s *server, token string) error
 			_, err := s.GetStockLevel(ctx, &queryv1.GetStockLevelRequest{ProductId: "mug", ConsistencyToken: token})
 			return err
 		},
+		"ListStockLevels": func(ctx context.Context, s *server, token string) error {
+			_, err := s.ListStockLevels(ctx, &queryv1.ListStockLevelsRequest{ConsistencyToken: token})
+			return err
+		},
 		"GetPayment": func(ctx context.Context, s *server, token string) error {
 			_, err := s.GetPayment(ctx, &queryv1.GetPaymentRequest{OrderId: "7", ConsistencyToken: token})
 			return err

@@ -499,12 +499,17 @@ type ListOrdersRequest struct {
 	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
 	// From the page before; the other fields must be as they were then.
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
-	// AIP-160 over state and customer_id, such as: state = CONFIRMED AND customer_id = "c-1".
+	// AIP-160 over create_time, update_time, customer_id, state, payment_state, fulfillment_state, priority, reject_reason,
+	// needs_attention, total (its amount_minor) and total.currency_code; enum values by their short names, such as:
+	// state = CONFIRMED AND create_time >= "2026-01-31T00:00:00Z" AND total > 5000.
 	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
 	// From the reply to a command: the answer reflects at least what that command did.
 	ConsistencyToken string `protobuf:"bytes,4,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// AIP-132, such as: total desc, create_time. By any of the fields above but reject_reason, needs_attention and
+	// total.currency_code; names of states and priorities are ordered as text. Empty: create_time desc.
+	OrderBy       string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListOrdersRequest) Reset() {
@@ -561,6 +566,13 @@ func (x *ListOrdersRequest) GetFilter() string {
 func (x *ListOrdersRequest) GetConsistencyToken() string {
 	if x != nil {
 		return x.ConsistencyToken
+	}
+	return ""
+}
+
+func (x *ListOrdersRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
 	}
 	return ""
 }
@@ -628,11 +640,14 @@ type OrderSummary struct {
 	Priority     v1.Priority            `protobuf:"varint,6,opt,name=priority,proto3,enum=purser.type.v1.Priority" json:"priority,omitempty"`
 	Total        *v1.Money              `protobuf:"bytes,7,opt,name=total,proto3" json:"total,omitempty"`
 	// Set where the order is REJECTED.
-	RejectReason  v1.RejectReason        `protobuf:"varint,8,opt,name=reject_reason,json=rejectReason,proto3,enum=purser.type.v1.RejectReason" json:"reject_reason,omitempty"`
-	CreateTime    *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
-	UpdateTime    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	RejectReason     v1.RejectReason        `protobuf:"varint,8,opt,name=reject_reason,json=rejectReason,proto3,enum=purser.type.v1.RejectReason" json:"reject_reason,omitempty"`
+	CreateTime       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	UpdateTime       *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=update_time,json=updateTime,proto3" json:"update_time,omitempty"`
+	FulfillmentState v1.FulfillmentState    `protobuf:"varint,11,opt,name=fulfillment_state,json=fulfillmentState,proto3,enum=purser.type.v1.FulfillmentState" json:"fulfillment_state,omitempty"`
+	// Some step was refused for a reason that the system has no rule for.
+	NeedsAttention bool `protobuf:"varint,12,opt,name=needs_attention,json=needsAttention,proto3" json:"needs_attention,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *OrderSummary) Reset() {
@@ -733,6 +748,20 @@ func (x *OrderSummary) GetUpdateTime() *timestamppb.Timestamp {
 		return x.UpdateTime
 	}
 	return nil
+}
+
+func (x *OrderSummary) GetFulfillmentState() v1.FulfillmentState {
+	if x != nil {
+		return x.FulfillmentState
+	}
+	return v1.FulfillmentState(0)
+}
+
+func (x *OrderSummary) GetNeedsAttention() bool {
+	if x != nil {
+		return x.NeedsAttention
+	}
+	return false
 }
 
 type GetOrderTimelineRequest struct {
@@ -1149,8 +1178,16 @@ type ListProductsRequest struct {
 	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// From the reply to a command: the answer reflects at least what that command did.
 	ConsistencyToken string `protobuf:"bytes,3,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// AIP-160 over product_id, name, price (its amount_minor), price.currency_code, discontinued, create_time and update_time,
+	// such as: NOT discontinued AND price < 2000.
+	Filter string `protobuf:"bytes,4,opt,name=filter,proto3" json:"filter,omitempty"`
+	// AIP-132, such as: price desc. By any of the fields above but price.currency_code and discontinued. Empty: product_id.
+	OrderBy string `protobuf:"bytes,5,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// Words to look for in name and description, in any order, all of which must be there; the last may be the beginning of
+	// one. Upper and lower case are the same.
+	Query         string `protobuf:"bytes,6,opt,name=query,proto3" json:"query,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListProductsRequest) Reset() {
@@ -1200,6 +1237,27 @@ func (x *ListProductsRequest) GetPageToken() string {
 func (x *ListProductsRequest) GetConsistencyToken() string {
 	if x != nil {
 		return x.ConsistencyToken
+	}
+	return ""
+}
+
+func (x *ListProductsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListProductsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListProductsRequest) GetQuery() string {
+	if x != nil {
+		return x.Query
 	}
 	return ""
 }
@@ -1379,6 +1437,209 @@ func (x *GetStockLevelResponse) GetAvailable() int64 {
 	return 0
 }
 
+type ListStockLevelsRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// 0: 50. More than 1000 is taken as 1000.
+	PageSize int32 `protobuf:"varint,1,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From the page before; the other fields must be as they were then.
+	PageToken string `protobuf:"bytes,2,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
+	// AIP-160 over product_id, on_hand, reserved and available, such as: available < 5.
+	Filter string `protobuf:"bytes,3,opt,name=filter,proto3" json:"filter,omitempty"`
+	// AIP-132, such as: available. By product_id, on_hand or available. Empty: product_id.
+	OrderBy string `protobuf:"bytes,4,opt,name=order_by,json=orderBy,proto3" json:"order_by,omitempty"`
+	// From the reply to a command: the answer reflects at least what that command did.
+	ConsistencyToken string `protobuf:"bytes,5,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ListStockLevelsRequest) Reset() {
+	*x = ListStockLevelsRequest{}
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStockLevelsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStockLevelsRequest) ProtoMessage() {}
+
+func (x *ListStockLevelsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStockLevelsRequest.ProtoReflect.Descriptor instead.
+func (*ListStockLevelsRequest) Descriptor() ([]byte, []int) {
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *ListStockLevelsRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListStockLevelsRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+func (x *ListStockLevelsRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
+func (x *ListStockLevelsRequest) GetOrderBy() string {
+	if x != nil {
+		return x.OrderBy
+	}
+	return ""
+}
+
+func (x *ListStockLevelsRequest) GetConsistencyToken() string {
+	if x != nil {
+		return x.ConsistencyToken
+	}
+	return ""
+}
+
+type ListStockLevelsResponse struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	StockLevels []*StockLevel          `protobuf:"bytes,1,rep,name=stock_levels,json=stockLevels,proto3" json:"stock_levels,omitempty"`
+	// Empty on the last page.
+	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListStockLevelsResponse) Reset() {
+	*x = ListStockLevelsResponse{}
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListStockLevelsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListStockLevelsResponse) ProtoMessage() {}
+
+func (x *ListStockLevelsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListStockLevelsResponse.ProtoReflect.Descriptor instead.
+func (*ListStockLevelsResponse) Descriptor() ([]byte, []int) {
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *ListStockLevelsResponse) GetStockLevels() []*StockLevel {
+	if x != nil {
+		return x.StockLevels
+	}
+	return nil
+}
+
+func (x *ListStockLevelsResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
+}
+
+type StockLevel struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ProductId string                 `protobuf:"bytes,1,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
+	OnHand    int64                  `protobuf:"varint,2,opt,name=on_hand,json=onHand,proto3" json:"on_hand,omitempty"`
+	Reserved  int64                  `protobuf:"varint,3,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	// on_hand - reserved
+	Available     int64 `protobuf:"varint,4,opt,name=available,proto3" json:"available,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StockLevel) Reset() {
+	*x = StockLevel{}
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StockLevel) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StockLevel) ProtoMessage() {}
+
+func (x *StockLevel) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StockLevel.ProtoReflect.Descriptor instead.
+func (*StockLevel) Descriptor() ([]byte, []int) {
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *StockLevel) GetProductId() string {
+	if x != nil {
+		return x.ProductId
+	}
+	return ""
+}
+
+func (x *StockLevel) GetOnHand() int64 {
+	if x != nil {
+		return x.OnHand
+	}
+	return 0
+}
+
+func (x *StockLevel) GetReserved() int64 {
+	if x != nil {
+		return x.Reserved
+	}
+	return 0
+}
+
+func (x *StockLevel) GetAvailable() int64 {
+	if x != nil {
+		return x.Available
+	}
+	return 0
+}
+
 type GetPaymentRequest struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
@@ -1390,7 +1651,7 @@ type GetPaymentRequest struct {
 
 func (x *GetPaymentRequest) Reset() {
 	*x = GetPaymentRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1663,7 @@ func (x *GetPaymentRequest) String() string {
 func (*GetPaymentRequest) ProtoMessage() {}
 
 func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1676,7 @@ func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentRequest.ProtoReflect.Descriptor instead.
 func (*GetPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{17}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *GetPaymentRequest) GetOrderId() string {
@@ -1441,7 +1702,7 @@ type GetPaymentResponse struct {
 
 func (x *GetPaymentResponse) Reset() {
 	*x = GetPaymentResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1453,7 +1714,7 @@ func (x *GetPaymentResponse) String() string {
 func (*GetPaymentResponse) ProtoMessage() {}
 
 func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1466,7 +1727,7 @@ func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentResponse.ProtoReflect.Descriptor instead.
 func (*GetPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{18}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *GetPaymentResponse) GetPayment() *Payment {
@@ -1496,7 +1757,7 @@ type Payment struct {
 
 func (x *Payment) Reset() {
 	*x = Payment{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1508,7 +1769,7 @@ func (x *Payment) String() string {
 func (*Payment) ProtoMessage() {}
 
 func (x *Payment) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1521,7 +1782,7 @@ func (x *Payment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payment.ProtoReflect.Descriptor instead.
 func (*Payment) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{19}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Payment) GetOrderId() string {
@@ -1602,7 +1863,7 @@ type ListReportsRequest struct {
 
 func (x *ListReportsRequest) Reset() {
 	*x = ListReportsRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1614,7 +1875,7 @@ func (x *ListReportsRequest) String() string {
 func (*ListReportsRequest) ProtoMessage() {}
 
 func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1627,7 +1888,7 @@ func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsRequest.ProtoReflect.Descriptor instead.
 func (*ListReportsRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{20}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{23}
 }
 
 type ListReportsResponse struct {
@@ -1639,7 +1900,7 @@ type ListReportsResponse struct {
 
 func (x *ListReportsResponse) Reset() {
 	*x = ListReportsResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1651,7 +1912,7 @@ func (x *ListReportsResponse) String() string {
 func (*ListReportsResponse) ProtoMessage() {}
 
 func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1664,7 +1925,7 @@ func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsResponse.ProtoReflect.Descriptor instead.
 func (*ListReportsResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{21}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *ListReportsResponse) GetReports() []*Report {
@@ -1684,7 +1945,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1696,7 +1957,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1709,7 +1970,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{22}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Report) GetName() string {
@@ -1736,7 +1997,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1748,7 +2009,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1761,7 +2022,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{23}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Column) GetName() string {
@@ -1787,13 +2048,16 @@ type RunReportRequest struct {
 	PageToken string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	// From the reply to a command: the answer reflects at least what that command did.
 	ConsistencyToken string `protobuf:"bytes,4,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// AIP-160 over the report's columns; money is compared as a number of minor units, dates are quoted, such as:
+	// day >= "2026-01-01" AND revenue > 100000.
+	Filter        string `protobuf:"bytes,5,opt,name=filter,proto3" json:"filter,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RunReportRequest) Reset() {
 	*x = RunReportRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1805,7 +2069,7 @@ func (x *RunReportRequest) String() string {
 func (*RunReportRequest) ProtoMessage() {}
 
 func (x *RunReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1818,7 +2082,7 @@ func (x *RunReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReportRequest.ProtoReflect.Descriptor instead.
 func (*RunReportRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{24}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *RunReportRequest) GetReport() string {
@@ -1849,6 +2113,13 @@ func (x *RunReportRequest) GetConsistencyToken() string {
 	return ""
 }
 
+func (x *RunReportRequest) GetFilter() string {
+	if x != nil {
+		return x.Filter
+	}
+	return ""
+}
+
 type RunReportResponse struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Columns []*Column              `protobuf:"bytes,1,rep,name=columns,proto3" json:"columns,omitempty"`
@@ -1861,7 +2132,7 @@ type RunReportResponse struct {
 
 func (x *RunReportResponse) Reset() {
 	*x = RunReportResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1873,7 +2144,7 @@ func (x *RunReportResponse) String() string {
 func (*RunReportResponse) ProtoMessage() {}
 
 func (x *RunReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1886,7 +2157,7 @@ func (x *RunReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReportResponse.ProtoReflect.Descriptor instead.
 func (*RunReportResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{25}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RunReportResponse) GetColumns() []*Column {
@@ -1920,7 +2191,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1932,7 +2203,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1945,7 +2216,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{26}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *Row) GetCells() []*Cell {
@@ -1970,7 +2241,7 @@ type Cell struct {
 
 func (x *Cell) Reset() {
 	*x = Cell{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2253,7 @@ func (x *Cell) String() string {
 func (*Cell) ProtoMessage() {}
 
 func (x *Cell) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2266,7 @@ func (x *Cell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cell.ProtoReflect.Descriptor instead.
 func (*Cell) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{27}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Cell) GetValue() isCell_Value {
@@ -2111,16 +2382,17 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bquantity\x18\x03 \x01(\x03R\bquantity\x124\n" +
 	"\n" +
-	"unit_price\x18\x04 \x01(\v2\x15.purser.type.v1.MoneyR\tunitPrice\"\xbb\x01\n" +
+	"unit_price\x18\x04 \x01(\v2\x15.purser.type.v1.MoneyR\tunitPrice\"\xe0\x01\n" +
 	"\x11ListOrdersRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
 	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x125\n" +
-	"\x11consistency_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"s\n" +
+	"\x11consistency_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\x12#\n" +
+	"\border_by\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\aorderBy\"s\n" +
 	"\x12ListOrdersResponse\x125\n" +
 	"\x06orders\x18\x01 \x03(\v2\x1d.purser.query.v1.OrderSummaryR\x06orders\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x82\x04\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xfa\x04\n" +
 	"\fOrderSummary\x12\x19\n" +
 	"\border_id\x18\x01 \x01(\tR\aorderId\x12!\n" +
 	"\forder_number\x18\x02 \x01(\tR\vorderNumber\x12\x1f\n" +
@@ -2135,7 +2407,9 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\x95\x01\n" +
+	"updateTime\x12M\n" +
+	"\x11fulfillment_state\x18\v \x01(\x0e2 .purser.type.v1.FulfillmentStateR\x10fulfillmentState\x12'\n" +
+	"\x0fneeds_attention\x18\f \x01(\bR\x0eneedsAttention\"\x95\x01\n" +
 	"\x17GetOrderTimelineRequest\x12C\n" +
 	"\border_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\aorderId\x125\n" +
 	"\x11consistency_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"T\n" +
@@ -2169,12 +2443,15 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\vcreate_time\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"createTime\x12;\n" +
 	"\vupdate_time\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"updateTime\"\x9b\x01\n" +
+	"updateTime\"\x82\x02\n" +
 	"\x13ListProductsRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x125\n" +
-	"\x11consistency_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"t\n" +
+	"\x11consistency_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\x12 \n" +
+	"\x06filter\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x12#\n" +
+	"\border_by\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\aorderBy\x12\x1e\n" +
+	"\x05query\x18\x06 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x05query\"t\n" +
 	"\x14ListProductsResponse\x124\n" +
 	"\bproducts\x18\x01 \x03(\v2\x18.purser.query.v1.ProductR\bproducts\x12&\n" +
 	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\x96\x01\n" +
@@ -2183,6 +2460,23 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"product_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\tproductId\x125\n" +
 	"\x11consistency_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"\x89\x01\n" +
 	"\x15GetStockLevelResponse\x12\x1d\n" +
+	"\n" +
+	"product_id\x18\x01 \x01(\tR\tproductId\x12\x17\n" +
+	"\aon_hand\x18\x02 \x01(\x03R\x06onHand\x12\x1a\n" +
+	"\breserved\x18\x03 \x01(\x03R\breserved\x12\x1c\n" +
+	"\tavailable\x18\x04 \x01(\x03R\tavailable\"\xe5\x01\n" +
+	"\x16ListStockLevelsRequest\x12$\n" +
+	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
+	"\n" +
+	"page_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x12 \n" +
+	"\x06filter\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\x12#\n" +
+	"\border_by\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\aorderBy\x125\n" +
+	"\x11consistency_token\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"\x81\x01\n" +
+	"\x17ListStockLevelsResponse\x12>\n" +
+	"\fstock_levels\x18\x01 \x03(\v2\x1b.purser.query.v1.StockLevelR\vstockLevels\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"~\n" +
+	"\n" +
+	"StockLevel\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x17\n" +
 	"\aon_hand\x18\x02 \x01(\x03R\x06onHand\x12\x1a\n" +
@@ -2216,13 +2510,14 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\acolumns\x18\x02 \x03(\v2\x17.purser.query.v1.ColumnR\acolumns\"M\n" +
 	"\x06Column\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12/\n" +
-	"\x04type\x18\x02 \x01(\x0e2\x1b.purser.query.v1.ColumnTypeR\x04type\"\xbb\x01\n" +
+	"\x04type\x18\x02 \x01(\x0e2\x1b.purser.query.v1.ColumnTypeR\x04type\"\xdd\x01\n" +
 	"\x10RunReportRequest\x12!\n" +
 	"\x06report\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x06report\x12$\n" +
 	"\tpage_size\x18\x02 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
 	"page_token\x18\x03 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\tpageToken\x125\n" +
-	"\x11consistency_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"\x98\x01\n" +
+	"\x11consistency_token\x18\x04 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\x12 \n" +
+	"\x06filter\x18\x05 \x01(\tB\b\xbaH\x05r\x03\x18\xd0\x0fR\x06filter\"\x98\x01\n" +
 	"\x11RunReportResponse\x121\n" +
 	"\acolumns\x18\x01 \x03(\v2\x17.purser.query.v1.ColumnR\acolumns\x12(\n" +
 	"\x04rows\x18\x02 \x03(\v2\x14.purser.query.v1.RowR\x04rows\x12&\n" +
@@ -2241,7 +2536,7 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\x12COLUMN_TYPE_STRING\x10\x01\x12\x15\n" +
 	"\x11COLUMN_TYPE_INT64\x10\x02\x12\x14\n" +
 	"\x10COLUMN_TYPE_DATE\x10\x03\x12\x15\n" +
-	"\x11COLUMN_TYPE_MONEY\x10\x042\xb8\x06\n" +
+	"\x11COLUMN_TYPE_MONEY\x10\x042\x9e\a\n" +
 	"\fQueryService\x12O\n" +
 	"\bGetOrder\x12 .purser.query.v1.GetOrderRequest\x1a!.purser.query.v1.GetOrderResponse\x12U\n" +
 	"\n" +
@@ -2250,7 +2545,8 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\n" +
 	"GetProduct\x12\".purser.query.v1.GetProductRequest\x1a#.purser.query.v1.GetProductResponse\x12[\n" +
 	"\fListProducts\x12$.purser.query.v1.ListProductsRequest\x1a%.purser.query.v1.ListProductsResponse\x12^\n" +
-	"\rGetStockLevel\x12%.purser.query.v1.GetStockLevelRequest\x1a&.purser.query.v1.GetStockLevelResponse\x12U\n" +
+	"\rGetStockLevel\x12%.purser.query.v1.GetStockLevelRequest\x1a&.purser.query.v1.GetStockLevelResponse\x12d\n" +
+	"\x0fListStockLevels\x12'.purser.query.v1.ListStockLevelsRequest\x1a(.purser.query.v1.ListStockLevelsResponse\x12U\n" +
 	"\n" +
 	"GetPayment\x12\".purser.query.v1.GetPaymentRequest\x1a#.purser.query.v1.GetPaymentResponse\x12X\n" +
 	"\vListReports\x12#.purser.query.v1.ListReportsRequest\x1a$.purser.query.v1.ListReportsResponse\x12R\n" +
@@ -2269,7 +2565,7 @@ func file_purser_query_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_purser_query_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_purser_query_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
+var file_purser_query_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
 var file_purser_query_v1_query_service_proto_goTypes = []any{
 	(ColumnType)(0),                  // 0: purser.query.v1.ColumnType
 	(*GetOrderRequest)(nil),          // 1: purser.query.v1.GetOrderRequest
@@ -2289,90 +2585,97 @@ var file_purser_query_v1_query_service_proto_goTypes = []any{
 	(*ListProductsResponse)(nil),     // 15: purser.query.v1.ListProductsResponse
 	(*GetStockLevelRequest)(nil),     // 16: purser.query.v1.GetStockLevelRequest
 	(*GetStockLevelResponse)(nil),    // 17: purser.query.v1.GetStockLevelResponse
-	(*GetPaymentRequest)(nil),        // 18: purser.query.v1.GetPaymentRequest
-	(*GetPaymentResponse)(nil),       // 19: purser.query.v1.GetPaymentResponse
-	(*Payment)(nil),                  // 20: purser.query.v1.Payment
-	(*ListReportsRequest)(nil),       // 21: purser.query.v1.ListReportsRequest
-	(*ListReportsResponse)(nil),      // 22: purser.query.v1.ListReportsResponse
-	(*Report)(nil),                   // 23: purser.query.v1.Report
-	(*Column)(nil),                   // 24: purser.query.v1.Column
-	(*RunReportRequest)(nil),         // 25: purser.query.v1.RunReportRequest
-	(*RunReportResponse)(nil),        // 26: purser.query.v1.RunReportResponse
-	(*Row)(nil),                      // 27: purser.query.v1.Row
-	(*Cell)(nil),                     // 28: purser.query.v1.Cell
-	(*timestamppb.Timestamp)(nil),    // 29: google.protobuf.Timestamp
-	(v1.OrderState)(0),               // 30: purser.type.v1.OrderState
-	(v1.PaymentState)(0),             // 31: purser.type.v1.PaymentState
-	(v1.FulfillmentState)(0),         // 32: purser.type.v1.FulfillmentState
-	(v1.Priority)(0),                 // 33: purser.type.v1.Priority
-	(*v1.Money)(nil),                 // 34: purser.type.v1.Money
-	(*v1.Address)(nil),               // 35: purser.type.v1.Address
-	(v1.RejectReason)(0),             // 36: purser.type.v1.RejectReason
+	(*ListStockLevelsRequest)(nil),   // 18: purser.query.v1.ListStockLevelsRequest
+	(*ListStockLevelsResponse)(nil),  // 19: purser.query.v1.ListStockLevelsResponse
+	(*StockLevel)(nil),               // 20: purser.query.v1.StockLevel
+	(*GetPaymentRequest)(nil),        // 21: purser.query.v1.GetPaymentRequest
+	(*GetPaymentResponse)(nil),       // 22: purser.query.v1.GetPaymentResponse
+	(*Payment)(nil),                  // 23: purser.query.v1.Payment
+	(*ListReportsRequest)(nil),       // 24: purser.query.v1.ListReportsRequest
+	(*ListReportsResponse)(nil),      // 25: purser.query.v1.ListReportsResponse
+	(*Report)(nil),                   // 26: purser.query.v1.Report
+	(*Column)(nil),                   // 27: purser.query.v1.Column
+	(*RunReportRequest)(nil),         // 28: purser.query.v1.RunReportRequest
+	(*RunReportResponse)(nil),        // 29: purser.query.v1.RunReportResponse
+	(*Row)(nil),                      // 30: purser.query.v1.Row
+	(*Cell)(nil),                     // 31: purser.query.v1.Cell
+	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
+	(v1.OrderState)(0),               // 33: purser.type.v1.OrderState
+	(v1.PaymentState)(0),             // 34: purser.type.v1.PaymentState
+	(v1.FulfillmentState)(0),         // 35: purser.type.v1.FulfillmentState
+	(v1.Priority)(0),                 // 36: purser.type.v1.Priority
+	(*v1.Money)(nil),                 // 37: purser.type.v1.Money
+	(*v1.Address)(nil),               // 38: purser.type.v1.Address
+	(v1.RejectReason)(0),             // 39: purser.type.v1.RejectReason
 }
 var file_purser_query_v1_query_service_proto_depIdxs = []int32{
-	29, // 0: purser.query.v1.GetOrderRequest.as_of:type_name -> google.protobuf.Timestamp
+	32, // 0: purser.query.v1.GetOrderRequest.as_of:type_name -> google.protobuf.Timestamp
 	3,  // 1: purser.query.v1.GetOrderResponse.order:type_name -> purser.query.v1.Order
-	30, // 2: purser.query.v1.Order.state:type_name -> purser.type.v1.OrderState
-	31, // 3: purser.query.v1.Order.payment_state:type_name -> purser.type.v1.PaymentState
-	32, // 4: purser.query.v1.Order.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
-	33, // 5: purser.query.v1.Order.priority:type_name -> purser.type.v1.Priority
+	33, // 2: purser.query.v1.Order.state:type_name -> purser.type.v1.OrderState
+	34, // 3: purser.query.v1.Order.payment_state:type_name -> purser.type.v1.PaymentState
+	35, // 4: purser.query.v1.Order.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
+	36, // 5: purser.query.v1.Order.priority:type_name -> purser.type.v1.Priority
 	4,  // 6: purser.query.v1.Order.lines:type_name -> purser.query.v1.OrderLine
-	34, // 7: purser.query.v1.Order.total:type_name -> purser.type.v1.Money
-	35, // 8: purser.query.v1.Order.delivery_address:type_name -> purser.type.v1.Address
-	36, // 9: purser.query.v1.Order.reject_reason:type_name -> purser.type.v1.RejectReason
-	29, // 10: purser.query.v1.Order.create_time:type_name -> google.protobuf.Timestamp
-	29, // 11: purser.query.v1.Order.update_time:type_name -> google.protobuf.Timestamp
-	34, // 12: purser.query.v1.OrderLine.unit_price:type_name -> purser.type.v1.Money
+	37, // 7: purser.query.v1.Order.total:type_name -> purser.type.v1.Money
+	38, // 8: purser.query.v1.Order.delivery_address:type_name -> purser.type.v1.Address
+	39, // 9: purser.query.v1.Order.reject_reason:type_name -> purser.type.v1.RejectReason
+	32, // 10: purser.query.v1.Order.create_time:type_name -> google.protobuf.Timestamp
+	32, // 11: purser.query.v1.Order.update_time:type_name -> google.protobuf.Timestamp
+	37, // 12: purser.query.v1.OrderLine.unit_price:type_name -> purser.type.v1.Money
 	7,  // 13: purser.query.v1.ListOrdersResponse.orders:type_name -> purser.query.v1.OrderSummary
-	30, // 14: purser.query.v1.OrderSummary.state:type_name -> purser.type.v1.OrderState
-	31, // 15: purser.query.v1.OrderSummary.payment_state:type_name -> purser.type.v1.PaymentState
-	33, // 16: purser.query.v1.OrderSummary.priority:type_name -> purser.type.v1.Priority
-	34, // 17: purser.query.v1.OrderSummary.total:type_name -> purser.type.v1.Money
-	36, // 18: purser.query.v1.OrderSummary.reject_reason:type_name -> purser.type.v1.RejectReason
-	29, // 19: purser.query.v1.OrderSummary.create_time:type_name -> google.protobuf.Timestamp
-	29, // 20: purser.query.v1.OrderSummary.update_time:type_name -> google.protobuf.Timestamp
-	10, // 21: purser.query.v1.GetOrderTimelineResponse.entries:type_name -> purser.query.v1.TimelineEntry
-	29, // 22: purser.query.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	13, // 23: purser.query.v1.GetProductResponse.product:type_name -> purser.query.v1.Product
-	34, // 24: purser.query.v1.Product.price:type_name -> purser.type.v1.Money
-	29, // 25: purser.query.v1.Product.create_time:type_name -> google.protobuf.Timestamp
-	29, // 26: purser.query.v1.Product.update_time:type_name -> google.protobuf.Timestamp
-	13, // 27: purser.query.v1.ListProductsResponse.products:type_name -> purser.query.v1.Product
-	20, // 28: purser.query.v1.GetPaymentResponse.payment:type_name -> purser.query.v1.Payment
-	31, // 29: purser.query.v1.Payment.state:type_name -> purser.type.v1.PaymentState
-	34, // 30: purser.query.v1.Payment.amount:type_name -> purser.type.v1.Money
-	29, // 31: purser.query.v1.Payment.create_time:type_name -> google.protobuf.Timestamp
-	29, // 32: purser.query.v1.Payment.update_time:type_name -> google.protobuf.Timestamp
-	23, // 33: purser.query.v1.ListReportsResponse.reports:type_name -> purser.query.v1.Report
-	24, // 34: purser.query.v1.Report.columns:type_name -> purser.query.v1.Column
-	0,  // 35: purser.query.v1.Column.type:type_name -> purser.query.v1.ColumnType
-	24, // 36: purser.query.v1.RunReportResponse.columns:type_name -> purser.query.v1.Column
-	27, // 37: purser.query.v1.RunReportResponse.rows:type_name -> purser.query.v1.Row
-	28, // 38: purser.query.v1.Row.cells:type_name -> purser.query.v1.Cell
-	34, // 39: purser.query.v1.Cell.money:type_name -> purser.type.v1.Money
-	1,  // 40: purser.query.v1.QueryService.GetOrder:input_type -> purser.query.v1.GetOrderRequest
-	5,  // 41: purser.query.v1.QueryService.ListOrders:input_type -> purser.query.v1.ListOrdersRequest
-	8,  // 42: purser.query.v1.QueryService.GetOrderTimeline:input_type -> purser.query.v1.GetOrderTimelineRequest
-	11, // 43: purser.query.v1.QueryService.GetProduct:input_type -> purser.query.v1.GetProductRequest
-	14, // 44: purser.query.v1.QueryService.ListProducts:input_type -> purser.query.v1.ListProductsRequest
-	16, // 45: purser.query.v1.QueryService.GetStockLevel:input_type -> purser.query.v1.GetStockLevelRequest
-	18, // 46: purser.query.v1.QueryService.GetPayment:input_type -> purser.query.v1.GetPaymentRequest
-	21, // 47: purser.query.v1.QueryService.ListReports:input_type -> purser.query.v1.ListReportsRequest
-	25, // 48: purser.query.v1.QueryService.RunReport:input_type -> purser.query.v1.RunReportRequest
-	2,  // 49: purser.query.v1.QueryService.GetOrder:output_type -> purser.query.v1.GetOrderResponse
-	6,  // 50: purser.query.v1.QueryService.ListOrders:output_type -> purser.query.v1.ListOrdersResponse
-	9,  // 51: purser.query.v1.QueryService.GetOrderTimeline:output_type -> purser.query.v1.GetOrderTimelineResponse
-	12, // 52: purser.query.v1.QueryService.GetProduct:output_type -> purser.query.v1.GetProductResponse
-	15, // 53: purser.query.v1.QueryService.ListProducts:output_type -> purser.query.v1.ListProductsResponse
-	17, // 54: purser.query.v1.QueryService.GetStockLevel:output_type -> purser.query.v1.GetStockLevelResponse
-	19, // 55: purser.query.v1.QueryService.GetPayment:output_type -> purser.query.v1.GetPaymentResponse
-	22, // 56: purser.query.v1.QueryService.ListReports:output_type -> purser.query.v1.ListReportsResponse
-	26, // 57: purser.query.v1.QueryService.RunReport:output_type -> purser.query.v1.RunReportResponse
-	49, // [49:58] is the sub-list for method output_type
-	40, // [40:49] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	33, // 14: purser.query.v1.OrderSummary.state:type_name -> purser.type.v1.OrderState
+	34, // 15: purser.query.v1.OrderSummary.payment_state:type_name -> purser.type.v1.PaymentState
+	36, // 16: purser.query.v1.OrderSummary.priority:type_name -> purser.type.v1.Priority
+	37, // 17: purser.query.v1.OrderSummary.total:type_name -> purser.type.v1.Money
+	39, // 18: purser.query.v1.OrderSummary.reject_reason:type_name -> purser.type.v1.RejectReason
+	32, // 19: purser.query.v1.OrderSummary.create_time:type_name -> google.protobuf.Timestamp
+	32, // 20: purser.query.v1.OrderSummary.update_time:type_name -> google.protobuf.Timestamp
+	35, // 21: purser.query.v1.OrderSummary.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
+	10, // 22: purser.query.v1.GetOrderTimelineResponse.entries:type_name -> purser.query.v1.TimelineEntry
+	32, // 23: purser.query.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	13, // 24: purser.query.v1.GetProductResponse.product:type_name -> purser.query.v1.Product
+	37, // 25: purser.query.v1.Product.price:type_name -> purser.type.v1.Money
+	32, // 26: purser.query.v1.Product.create_time:type_name -> google.protobuf.Timestamp
+	32, // 27: purser.query.v1.Product.update_time:type_name -> google.protobuf.Timestamp
+	13, // 28: purser.query.v1.ListProductsResponse.products:type_name -> purser.query.v1.Product
+	20, // 29: purser.query.v1.ListStockLevelsResponse.stock_levels:type_name -> purser.query.v1.StockLevel
+	23, // 30: purser.query.v1.GetPaymentResponse.payment:type_name -> purser.query.v1.Payment
+	34, // 31: purser.query.v1.Payment.state:type_name -> purser.type.v1.PaymentState
+	37, // 32: purser.query.v1.Payment.amount:type_name -> purser.type.v1.Money
+	32, // 33: purser.query.v1.Payment.create_time:type_name -> google.protobuf.Timestamp
+	32, // 34: purser.query.v1.Payment.update_time:type_name -> google.protobuf.Timestamp
+	26, // 35: purser.query.v1.ListReportsResponse.reports:type_name -> purser.query.v1.Report
+	27, // 36: purser.query.v1.Report.columns:type_name -> purser.query.v1.Column
+	0,  // 37: purser.query.v1.Column.type:type_name -> purser.query.v1.ColumnType
+	27, // 38: purser.query.v1.RunReportResponse.columns:type_name -> purser.query.v1.Column
+	30, // 39: purser.query.v1.RunReportResponse.rows:type_name -> purser.query.v1.Row
+	31, // 40: purser.query.v1.Row.cells:type_name -> purser.query.v1.Cell
+	37, // 41: purser.query.v1.Cell.money:type_name -> purser.type.v1.Money
+	1,  // 42: purser.query.v1.QueryService.GetOrder:input_type -> purser.query.v1.GetOrderRequest
+	5,  // 43: purser.query.v1.QueryService.ListOrders:input_type -> purser.query.v1.ListOrdersRequest
+	8,  // 44: purser.query.v1.QueryService.GetOrderTimeline:input_type -> purser.query.v1.GetOrderTimelineRequest
+	11, // 45: purser.query.v1.QueryService.GetProduct:input_type -> purser.query.v1.GetProductRequest
+	14, // 46: purser.query.v1.QueryService.ListProducts:input_type -> purser.query.v1.ListProductsRequest
+	16, // 47: purser.query.v1.QueryService.GetStockLevel:input_type -> purser.query.v1.GetStockLevelRequest
+	18, // 48: purser.query.v1.QueryService.ListStockLevels:input_type -> purser.query.v1.ListStockLevelsRequest
+	21, // 49: purser.query.v1.QueryService.GetPayment:input_type -> purser.query.v1.GetPaymentRequest
+	24, // 50: purser.query.v1.QueryService.ListReports:input_type -> purser.query.v1.ListReportsRequest
+	28, // 51: purser.query.v1.QueryService.RunReport:input_type -> purser.query.v1.RunReportRequest
+	2,  // 52: purser.query.v1.QueryService.GetOrder:output_type -> purser.query.v1.GetOrderResponse
+	6,  // 53: purser.query.v1.QueryService.ListOrders:output_type -> purser.query.v1.ListOrdersResponse
+	9,  // 54: purser.query.v1.QueryService.GetOrderTimeline:output_type -> purser.query.v1.GetOrderTimelineResponse
+	12, // 55: purser.query.v1.QueryService.GetProduct:output_type -> purser.query.v1.GetProductResponse
+	15, // 56: purser.query.v1.QueryService.ListProducts:output_type -> purser.query.v1.ListProductsResponse
+	17, // 57: purser.query.v1.QueryService.GetStockLevel:output_type -> purser.query.v1.GetStockLevelResponse
+	19, // 58: purser.query.v1.QueryService.ListStockLevels:output_type -> purser.query.v1.ListStockLevelsResponse
+	22, // 59: purser.query.v1.QueryService.GetPayment:output_type -> purser.query.v1.GetPaymentResponse
+	25, // 60: purser.query.v1.QueryService.ListReports:output_type -> purser.query.v1.ListReportsResponse
+	29, // 61: purser.query.v1.QueryService.RunReport:output_type -> purser.query.v1.RunReportResponse
+	52, // [52:62] is the sub-list for method output_type
+	42, // [42:52] is the sub-list for method input_type
+	42, // [42:42] is the sub-list for extension type_name
+	42, // [42:42] is the sub-list for extension extendee
+	0,  // [0:42] is the sub-list for field type_name
 }
 
 func init() { file_purser_query_v1_query_service_proto_init() }
@@ -2386,7 +2689,7 @@ func file_purser_query_v1_query_service_proto_init() {
 		(*GetOrderRequest_AsOf)(nil),
 		(*GetOrderRequest_AsOfRevision)(nil),
 	}
-	file_purser_query_v1_query_service_proto_msgTypes[27].OneofWrappers = []any{
+	file_purser_query_v1_query_service_proto_msgTypes[30].OneofWrappers = []any{
 		(*Cell_Text)(nil),
 		(*Cell_Number)(nil),
 		(*Cell_Date)(nil),
@@ -2398,7 +2701,7 @@ func file_purser_query_v1_query_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_purser_query_v1_query_service_proto_rawDesc), len(file_purser_query_v1_query_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   28,
+			NumMessages:   31,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

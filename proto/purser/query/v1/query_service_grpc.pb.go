@@ -25,6 +25,7 @@ const (
 	QueryService_GetProduct_FullMethodName       = "/purser.query.v1.QueryService/GetProduct"
 	QueryService_ListProducts_FullMethodName     = "/purser.query.v1.QueryService/ListProducts"
 	QueryService_GetStockLevel_FullMethodName    = "/purser.query.v1.QueryService/GetStockLevel"
+	QueryService_ListStockLevels_FullMethodName  = "/purser.query.v1.QueryService/ListStockLevels"
 	QueryService_GetPayment_FullMethodName       = "/purser.query.v1.QueryService/GetPayment"
 	QueryService_ListReports_FullMethodName      = "/purser.query.v1.QueryService/ListReports"
 	QueryService_RunReport_FullMethodName        = "/purser.query.v1.QueryService/RunReport"
@@ -38,14 +39,16 @@ const (
 // what the read models hold at that moment.
 type QueryServiceClient interface {
 	GetOrder(ctx context.Context, in *GetOrderRequest, opts ...grpc.CallOption) (*GetOrderResponse, error)
-	// Newest first.
+	// Newest first, unless order_by says otherwise.
 	ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error)
 	// Everything that happened to an order, its payment and its fulfilment, oldest first.
 	GetOrderTimeline(ctx context.Context, in *GetOrderTimelineRequest, opts ...grpc.CallOption) (*GetOrderTimelineResponse, error)
 	GetProduct(ctx context.Context, in *GetProductRequest, opts ...grpc.CallOption) (*GetProductResponse, error)
-	// By product id.
+	// By product id, unless order_by says otherwise.
 	ListProducts(ctx context.Context, in *ListProductsRequest, opts ...grpc.CallOption) (*ListProductsResponse, error)
 	GetStockLevel(ctx context.Context, in *GetStockLevelRequest, opts ...grpc.CallOption) (*GetStockLevelResponse, error)
+	// The products that ever had stock, by product id, unless order_by says otherwise.
+	ListStockLevels(ctx context.Context, in *ListStockLevelsRequest, opts ...grpc.CallOption) (*ListStockLevelsResponse, error)
 	GetPayment(ctx context.Context, in *GetPaymentRequest, opts ...grpc.CallOption) (*GetPaymentResponse, error)
 	ListReports(ctx context.Context, in *ListReportsRequest, opts ...grpc.CallOption) (*ListReportsResponse, error)
 	RunReport(ctx context.Context, in *RunReportRequest, opts ...grpc.CallOption) (*RunReportResponse, error)
@@ -119,6 +122,16 @@ func (c *queryServiceClient) GetStockLevel(ctx context.Context, in *GetStockLeve
 	return out, nil
 }
 
+func (c *queryServiceClient) ListStockLevels(ctx context.Context, in *ListStockLevelsRequest, opts ...grpc.CallOption) (*ListStockLevelsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ListStockLevelsResponse)
+	err := c.cc.Invoke(ctx, QueryService_ListStockLevels_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *queryServiceClient) GetPayment(ctx context.Context, in *GetPaymentRequest, opts ...grpc.CallOption) (*GetPaymentResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(GetPaymentResponse)
@@ -157,14 +170,16 @@ func (c *queryServiceClient) RunReport(ctx context.Context, in *RunReportRequest
 // what the read models hold at that moment.
 type QueryServiceServer interface {
 	GetOrder(context.Context, *GetOrderRequest) (*GetOrderResponse, error)
-	// Newest first.
+	// Newest first, unless order_by says otherwise.
 	ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error)
 	// Everything that happened to an order, its payment and its fulfilment, oldest first.
 	GetOrderTimeline(context.Context, *GetOrderTimelineRequest) (*GetOrderTimelineResponse, error)
 	GetProduct(context.Context, *GetProductRequest) (*GetProductResponse, error)
-	// By product id.
+	// By product id, unless order_by says otherwise.
 	ListProducts(context.Context, *ListProductsRequest) (*ListProductsResponse, error)
 	GetStockLevel(context.Context, *GetStockLevelRequest) (*GetStockLevelResponse, error)
+	// The products that ever had stock, by product id, unless order_by says otherwise.
+	ListStockLevels(context.Context, *ListStockLevelsRequest) (*ListStockLevelsResponse, error)
 	GetPayment(context.Context, *GetPaymentRequest) (*GetPaymentResponse, error)
 	ListReports(context.Context, *ListReportsRequest) (*ListReportsResponse, error)
 	RunReport(context.Context, *RunReportRequest) (*RunReportResponse, error)
@@ -195,6 +210,9 @@ func (UnimplementedQueryServiceServer) ListProducts(context.Context, *ListProduc
 }
 func (UnimplementedQueryServiceServer) GetStockLevel(context.Context, *GetStockLevelRequest) (*GetStockLevelResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetStockLevel not implemented")
+}
+func (UnimplementedQueryServiceServer) ListStockLevels(context.Context, *ListStockLevelsRequest) (*ListStockLevelsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ListStockLevels not implemented")
 }
 func (UnimplementedQueryServiceServer) GetPayment(context.Context, *GetPaymentRequest) (*GetPaymentResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetPayment not implemented")
@@ -334,6 +352,24 @@ func _QueryService_GetStockLevel_Handler(srv interface{}, ctx context.Context, d
 	return interceptor(ctx, in, info, handler)
 }
 
+func _QueryService_ListStockLevels_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ListStockLevelsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(QueryServiceServer).ListStockLevels(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: QueryService_ListStockLevels_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(QueryServiceServer).ListStockLevels(ctx, req.(*ListStockLevelsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _QueryService_GetPayment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(GetPaymentRequest)
 	if err := dec(in); err != nil {
@@ -418,6 +454,10 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "GetStockLevel",
 			Handler:    _QueryService_GetStockLevel_Handler,
+		},
+		{
+			MethodName: "ListStockLevels",
+			Handler:    _QueryService_ListStockLevels_Handler,
 		},
 		{
 			MethodName: "GetPayment",
