@@ -158,6 +158,8 @@ func TestReplayOfEveryFold(t *testing.T) {
 	want := map[string][]string{ // of the states, one after another
 		"order_summaries":    {`"state":"PLACED"`, `"fulfillment_state":"RESERVED"`, `"payment_state":"REQUESTED"`, `"payment_state":"AUTHORIZED"`, `"state":"CONFIRMED"`},
 		"sales_by_day":       {`[{"day":"2026-01-31T00:00:00Z","currency":"EUR","orders":1,"revenue":2900}]`, "[{", "[{", "[{", "[{"},
+		"customer_totals":    {`[{"customer_id":"c-1","currency":"EUR","orders":1,"revenue":2900}]`, "[{", "[{", "[{", "[{"},
+		"product_sales":      {`[{"product_id":"mug","currency":"EUR","orders":1,"units":2,"revenue":2900}]`, "[{", "[{", "[{", "[{"},
 		"order_details":      {`"state":"PLACED"`, `"RESERVED"`, `"REQUESTED"`, `"AUTHORIZED"`, `"CONFIRMED"`},
 		"products":           {`"name":"Mug"`},
 		"stock_levels":       {`"on_hand":3`},

@@ -306,9 +306,9 @@ func TestListReports(t *testing.T) {
 	for _, r := range reports {
 		names = append(names, r.Name)
 	}
-	equal(t, names, []string{"sales_by_day"})
+	equal(t, names, []string{"customer_totals", "product_sales", "sales_by_day"})
 	var columns []string
-	for _, c := range reports[0].Columns {
+	for _, c := range reports[2].Columns {
 		columns = append(columns, fmt.Sprint(c.Name, " ", c.Type))
 	}
 	equal(t, columns, []string{

@@ -31,8 +31,11 @@ func newCatalogue() *catalogue {
 	c := &catalogue{reports: map[string]report{}}
 	addFold(c, &OrderSummaries,
 		reportOf(&SalesByDay),
+		reportOf(&CustomerTotals),
 	)
-	addFold(c, &OrderDetails)
+	addFold(c, &OrderDetails,
+		reportOf(&ProductSales),
+	)
 	addFold(c, &Products)
 	addFold(c, &StockLevels)
 	addFold(c, &Payments)
