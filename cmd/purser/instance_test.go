@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -57,6 +58,10 @@ type instance struct {
 	dir    string
 	offset int
 	args   []string
+	// program is another build of purser; "" is this one.
+	program string
+	// patience is how long a start may take; 0 is startTimeout.
+	patience time.Duration
 
 	cmd    *exec.Cmd
 	stdout *bytes.Buffer // for the reader of the output, and once it is done for all
@@ -96,6 +101,9 @@ func (i *instance) start() {
 	i.t.Helper()
 	args := append([]string{"dev", "--data-dir", i.dir, "--port-offset", strconv.Itoa(i.offset), "--log-format", "json"}, i.args...)
 	i.cmd = purser(context.Background(), args...)
+	if i.program != "" {
+		i.cmd.Path = i.program
+	}
 	i.stdout, i.stderr, i.done = &bytes.Buffer{}, &lockedBuffer{}, make(chan struct{})
 	i.cmd.Stderr = i.stderr
 	out, err := i.cmd.StdoutPipe()
@@ -121,8 +129,8 @@ func (i *instance) start() {
 		err := i.cmd.Wait()
 		i.cmd = nil
 		i.t.Fatalf("purser dev ended: %v\n%s", err, i.stderr)
-	case <-time.After(startTimeout):
-		i.t.Fatalf("purser dev is not ready after %s\n%s", startTimeout, i.stderr)
+	case <-time.After(cmp.Or(i.patience, startTimeout)):
+		i.t.Fatalf("purser dev is not ready after %s\n%s", cmp.Or(i.patience, startTimeout), i.stderr)
 	}
 }
 
