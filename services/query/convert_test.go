@@ -88,6 +88,12 @@ func TestProduct(t *testing.T) {
 	})
 }
 
+func TestStockLevel(t *testing.T) {
+	same(t, stockLevel(readmodel.StockLevel{ProductID: "cup", OnHand: 9, Reserved: 4, Available: 5}), &queryv1.StockLevel{
+		ProductId: "cup", OnHand: 9, Reserved: 4, Available: 5,
+	})
+}
+
 func TestTimelineEntry(t *testing.T) {
 	same(t, timelineEntry(readmodel.TimelineEntry{
 		OrderID: "7", Position: 99, Time: noon, EventType: "OrderConfirmed", Summary: "Order confirmed", Actor: "saga", Cause: "3f0e",
