@@ -99,6 +99,7 @@ func reportOf[R, C any](r *consumer.Report[R, C]) derivedReport[R] {
 	return d
 }
 
+// add adds a column, with what it means to filters and to the order of the lines.
 func (r *report) add(c Column) {
 	column := pgx.Identifier{c.Name}.Sanitize()
 	r.Columns = append(r.Columns, c)
@@ -139,7 +140,8 @@ func (q *Queries) ListReports() []Report {
 }
 
 // RunReport returns a page of a report's lines in the order of its key columns, and the token of the next page: empty
-// on the last. They can be filtered by any column; one of money is compared as a number of minor units. Where there is no such report it fails with the fault REPORT_NOT_FOUND.
+// on the last. They can be filtered by any column; one of money is compared as a number of minor units. Where there is no
+// such report it fails with the fault REPORT_NOT_FOUND.
 func (q *Queries) RunReport(ctx context.Context, name string, p Page, after eventlog.Position) (Report, [][]Cell, string, error) {
 	r, ok := q.reports[name]
 	if !ok {
