@@ -31,9 +31,9 @@ const (
 	trusted = 5 * time.Second
 )
 
-// work settles an entity's commands until none waits.
-func (h *Handler[S]) work(e *entity[S]) {
-	for batch := e.next(maxBatch); len(batch) > 0; batch = e.next(maxBatch) {
+// work settles an entity's commands, a batch and all that come to wait meanwhile.
+func (h *Handler[S]) work(e *entity[S], batch []*job[S]) {
+	for ; len(batch) > 0; batch = e.next(maxBatch) {
 		if h.settle(e, batch) {
 			continue
 		}

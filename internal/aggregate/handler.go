@@ -161,8 +161,11 @@ func (h *Handler[S]) settled(ctx context.Context, id string, j *job[S]) (Done, e
 	j.ctx, j.answer = ctx, make(chan answer, 1)
 	e := h.entity(id)
 	if e.add(j) {
-		// The work may be for others and outlast this caller, but none of its callers' deadlines.
-		go h.work(e)
+		// The first one is usually the only one, and is settled here, which ends in time; the others by somebody who need not.
+		h.settle(e, e.next(1))
+		if others := e.next(maxBatch); len(others) > 0 {
+			go h.work(e, others)
+		}
 	}
 	select {
 	case a := <-j.answer:
