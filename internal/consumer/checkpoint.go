@@ -64,7 +64,7 @@ type anchor struct {
 
 // take makes a model's build where there is none, makes it ours under a token never used before, and returns where to
 // go on. It is committed synchronously: after a crash of Postgres nobody may hold an older token.
-func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoint, parked map[string]bool, err error) {
+func take(ctx context.Context, pool *pgxpool.Pool, log Log, m Model) (c checkpoint, parked map[string]time.Time, err error) {
 	ctx, cancel := context.WithTimeout(ctx, takeTimeout)
 	defer cancel()
 	store, err := log.Identity(ctx)
@@ -179,16 +179,19 @@ func makeTables(ctx context.Context, tx pgx.Tx, m Model) error {
 	return nil
 }
 
-func parkedKeys(ctx context.Context, tx pgx.Tx, build string) (map[string]bool, error) {
-	rows, err := tx.Query(ctx, `SELECT key FROM consumer.parked WHERE build = $1`, build)
+// parkedKeys are the keys that are parked, and since when.
+func parkedKeys(ctx context.Context, tx pgx.Tx, build string) (map[string]time.Time, error) {
+	rows, err := tx.Query(ctx, `SELECT key, parked_at FROM consumer.parked WHERE build = $1`, build)
 	if err != nil {
 		return nil, err
 	}
-	keys, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	parked := make(map[string]bool, len(keys))
-	for _, k := range keys {
-		parked[k] = true
-	}
+	parked := map[string]time.Time{}
+	var key string
+	var since time.Time
+	_, err = pgx.ForEachRow(rows, []any{&key, &since}, func() error {
+		parked[key] = since
+		return nil
+	})
 	return parked, err
 }
 

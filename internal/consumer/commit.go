@@ -23,8 +23,11 @@ func (l *lane) commit(ctx context.Context, b *batch) error {
 	}
 	l.checkpoint.position, l.checkpoint.last = b.end, b.last
 	for key, p := range b.poisoned {
-		l.parked[key] = true
+		l.parked[key] = time.Now()
 		l.logger.Error("an event can't be applied, its key is parked", "model", l.model.name, "key", key, "position", p.position, "cause", p.cause)
+	}
+	if len(b.poisoned) > 0 {
+		l.showParked()
 	}
 	l.metrics.batches.WithLabelValues(l.model.name).Observe(time.Since(start).Seconds())
 	return nil
@@ -45,7 +48,7 @@ func (l *lane) transact(ctx context.Context, b *batch, apply func(context.Contex
 		}
 		for key, p := range b.poisoned {
 			b.writes.Queue(`INSERT INTO consumer.parked (build, key, position, cause) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-				l.model.build, key, p.position, strings.ToValidUTF8(strings.ReplaceAll(p.cause, "\x00", ""), ""))
+				l.model.build, key, p.position, storable(p.cause))
 		}
 		l.checkpoint.advance(b.writes, b.end, b.last, &moved)
 		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
@@ -56,6 +59,11 @@ func (l *lane) transact(ctx context.Context, b *batch, apply func(context.Contex
 		}
 		return nil
 	})
+}
+
+// storable is a text without what Postgres can't keep.
+func storable(text string) string {
+	return strings.ToValidUTF8(strings.ReplaceAll(text, "\x00", ""), "")
 }
 
 func (l *lane) applyAll(ctx context.Context, b *batch) error {

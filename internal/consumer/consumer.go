@@ -6,6 +6,9 @@
 // token of its owner, so a process that was only thought dead can't write. A row remembers how far each stream is folded
 // into it: what it has seen is skipped, and a gap refolds the key from the log. An event that can't be applied parks its
 // key; the others go on. When Postgres or the event store is away, everything pauses and goes on by itself.
+//
+// Operators give their orders in Postgres, by way of any process, and the owner of a model carries them out: to try a
+// parked key again, to rest. [Audit] compares what is stored with what the log adds up to.
 package consumer
 
 import (
@@ -53,6 +56,7 @@ const (
 type Consumer struct {
 	name    string
 	pool    *pgxpool.Pool
+	log     Log
 	lanes   []*lane
 	changed chan struct{}
 	logger  *slog.Logger
@@ -61,13 +65,13 @@ type Consumer struct {
 // New returns a consumer of models. The categories are all that are written to the log, so that a model moves on
 // past events that it does not read, and readers need not wait for it.
 func New(pool *pgxpool.Pool, log Log, name string, categories []string, models []Model, logger *slog.Logger, m *Metrics) *Consumer {
-	c := &Consumer{name: name, pool: pool, changed: make(chan struct{}, 1), logger: logger.With("consumer", name)}
+	c := &Consumer{name: name, pool: pool, log: log, changed: make(chan struct{}, 1), logger: logger.With("consumer", name)}
 	for _, model := range models {
 		l := &lane{
 			model: model, pool: pool, log: log, categories: slices.Clone(categories), logger: c.logger, metrics: m, changed: c.changed,
 		}
 		l.lost()
-		m.watch(model.name, l.lag)
+		m.watch(model.name, l.lag, l.oldestParked)
 		c.lanes = append(c.lanes, l)
 	}
 	return c
@@ -75,9 +79,15 @@ func New(pool *pgxpool.Pool, log Log, name string, categories []string, models [
 
 // Ready returns nil while every model follows the log, and has caught up with it as it was when this consumer last began
 // to work. One that stands by, or pauses, is not ready.
-func (c *Consumer) Ready(context.Context) error {
+func (c *Consumer) Ready(context.Context) error { return c.ready(false) }
+
+// ReadyOrPaused is [Consumer.Ready] but for models that an operator has paused: that they lag is what was asked for. What
+// acts on what is derived goes by Ready.
+func (c *Consumer) ReadyOrPaused(context.Context) error { return c.ready(true) }
+
+func (c *Consumer) ready(orPaused bool) error {
 	for _, l := range c.lanes {
-		if !l.caughtUp.Load() {
+		if !l.caughtUp.Load() && !(orPaused && l.paused.Load()) {
 			return fmt.Errorf("%s has not caught up", l.model.name)
 		}
 	}

@@ -50,6 +50,8 @@ type difference[R any] interface {
 	// add takes over what another difference of the same kind has collected.
 	add(other difference[R])
 	write(b *pgx.Batch)
+	// wanted is what there should be where rows were only added as they are: the values of all columns.
+	wanted() [][]any
 }
 
 type folding[R any] struct {
@@ -229,49 +231,6 @@ func (f *folding[R]) evolve(k *kept[R], e decoded) error {
 	})
 	k.revisions[e.Stream] = e.Revision
 	return err
-}
-
-// errPoison wraps what a fold can't get past.
-var errPoison = errors.New("can't be applied")
-
-// refold folds a key from its first event up to a position: the one way to heal a row, whatever happened to it.
-func (f *folding[R]) refold(ctx context.Context, log History, key string, upTo eventlog.Position) (*kept[R], error) {
-	var events []decoded
-	for _, category := range f.fold.Categories {
-		recorded, err := log.Read(ctx, eventlog.StreamName(category, key), 0, 0)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range recorded {
-			if r.Position > upTo {
-				break
-			}
-			d, known, err := decode(log, r)
-			if err != nil {
-				return nil, err
-			}
-			if known {
-				events = append(events, d)
-			}
-		}
-	}
-	slices.SortFunc(events, func(a, b decoded) int {
-		if a.Position < b.Position {
-			return -1
-		}
-		return 1
-	})
-	k := f.empty(key)
-	for _, e := range events {
-		err := e.err
-		if err == nil {
-			err = f.evolve(k, e)
-		}
-		if err != nil {
-			return nil, fmt.Errorf("%w: %s@%d: %w", errPoison, e.Stream, e.Revision, err)
-		}
-	}
-	return k, nil
 }
 
 func (f *folding[R]) empty(key string) *kept[R] {

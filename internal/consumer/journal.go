@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"fmt"
 	"reflect"
 
 	"github.com/jackc/pgx/v5"
@@ -13,15 +14,20 @@ func (j *Journal[J]) Table() string { return tableName(buildName(j.Name, j.Versi
 // Model is the journal for the runtime.
 func (j *Journal[J]) Model() Model {
 	t := &table{name: j.Table(), columns: columnsOf(reflect.TypeFor[J]())}
+	keys := t.keys()
+	if len(keys) == 0 || keys[0].sqlType != "text" {
+		panic(fmt.Sprintf("journal %s: the first key of its rows must be a string", j.Name))
+	}
 	return Model{
 		name: j.Name, build: buildName(j.Name, j.Version), categories: j.Categories,
-		shape: &journaling[J]{journal: j, table: t},
+		shape: &journaling[J]{journal: j, table: t, key: keys[0]},
 	}
 }
 
 type journaling[J any] struct {
 	journal *Journal[J]
 	table   *table
+	key     column // holds the key of the event
 }
 
 func (j *journaling[J]) relations() []relation {
@@ -34,7 +40,9 @@ func (j *journaling[J]) apply(_ context.Context, b *batch) error {
 		if _, parked := b.poisoned[e.key]; parked {
 			continue
 		}
-		rows, err := j.rows(b, e)
+		var rows [][]any
+		var err error
+		b.observe(e.Type, func() { rows, err = j.rows(e) })
 		if err != nil {
 			b.park(e.key, e.Position, err)
 			continue
@@ -46,29 +54,6 @@ func (j *journaling[J]) apply(_ context.Context, b *batch) error {
 		b.writes.Queue(j.table.upsert(""), arrays(j.table.all(), written)...)
 	}
 	return nil
-}
-
-func (j *journaling[J]) rows(b *batch, e decoded) (rows [][]any, err error) {
-	if e.err != nil {
-		return nil, e.err
-	}
-	b.observe(e.Type, func() {
-		perr := guarded(func() {
-			for _, m := range e.messages() {
-				for _, row := range j.journal.Entries(m) {
-					var values []any
-					if values, err = fields(j.table.columns, reflect.ValueOf(&row).Elem()); err != nil {
-						return
-					}
-					rows = append(rows, values)
-				}
-			}
-		})
-		if perr != nil {
-			err = perr
-		}
-	})
-	return rows, err
 }
 
 func (j *journaling[J]) backfill(context.Context, pgx.Tx, string) error { return nil }

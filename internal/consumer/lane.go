@@ -41,25 +41,42 @@ type lane struct {
 	caughtUp atomic.Bool
 	// behind is since when it may lack something, in Unix nanoseconds; 0 while it lacks nothing that is known of.
 	behind atomic.Int64
+	// oldest is since when the first of the parked keys is, in Unix nanoseconds; 0 where none is parked.
+	oldest atomic.Int64
+	// paused: an operator wants it to rest.
+	paused atomic.Bool
 
 	// Below: for run.
 	checkpoint checkpoint
-	parked     map[string]bool
+	parked     map[string]time.Time // by key, since when
 }
 
-// run keeps the model up to date until ctx ends. Whatever fails, everything in memory is thrown away after a pause and
-// read again, from the checkpoint; only read models of another log are given up.
+// run keeps the model up to date until ctx ends, and says how it is.
 func (l *lane) run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { l.report(ctx); return nil })
+	g.Go(func() error { return l.work(ctx) })
+	return g.Wait()
+}
+
+// work keeps the model up to date until ctx ends. Whatever fails, everything in memory is thrown away after a pause and
+// read again, from the checkpoint; only read models of another log are given up.
+func (l *lane) work(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval, pause.RandomizationFactor = firstPause, maxPause, 0.5
 	for {
 		started := time.Now()
-		err := l.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
+		err := l.rest(ctx)
+		if err == nil {
+			err = l.follow(ctx)
 		}
-		if errors.Is(err, errForeign) {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, errForeign):
 			return err
+		case errors.Is(err, errPaused):
+			continue
 		}
 		if time.Since(started) > maxPause {
 			pause.Reset()
@@ -91,6 +108,26 @@ func (l *lane) lost() {
 	l.isBehind(time.Now())
 }
 
+// showParked shows how many keys are parked, and since when the first one is.
+func (l *lane) showParked() {
+	var oldest int64
+	for _, since := range l.parked {
+		if at := since.UnixNano(); oldest == 0 || at < oldest {
+			oldest = at
+		}
+	}
+	l.oldest.Store(oldest)
+	l.metrics.parked.WithLabelValues(l.model.name).Set(float64(len(l.parked)))
+}
+
+// oldestParked is for how long a key has been parked: the one that was parked first.
+func (l *lane) oldestParked(now time.Time) time.Duration {
+	if since := l.oldest.Load(); since != 0 {
+		return max(now.Sub(time.Unix(0, since)), 0)
+	}
+	return 0
+}
+
 // errInterrupted ends a lane whose subscription ended: before it goes on, it looks whether the log is still the same.
 var errInterrupted = errors.New("the subscription to the event store was interrupted")
 
@@ -102,7 +139,7 @@ func (l *lane) follow(ctx context.Context) error {
 	if l.checkpoint, l.parked, err = take(ctx, l.pool, l.log, l.model); err != nil {
 		return err
 	}
-	l.metrics.parked.WithLabelValues(l.model.name).Set(float64(len(l.parked)))
+	l.showParked()
 	queue := make(chan eventlog.Delivery, queueLength)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -118,32 +155,45 @@ func (l *lane) follow(ctx context.Context) error {
 			}
 		})
 	})
-	g.Go(func() error {
-		for {
-			deliveries, err := next(ctx, queue)
-			if err == nil {
-				err = l.apply(ctx, deliveries)
-			}
-			if err != nil {
-				return err
-			}
-			if caughtUp(deliveries) {
-				l.caughtUp.Store(true)
-			}
-			if l.caughtUp.Load() && len(queue) == 0 {
-				l.behind.Store(0)
-			}
-		}
-	})
+	g.Go(func() error { return l.consume(ctx, queue) })
 	return g.Wait()
 }
 
-// next waits for something to do, and takes with it what else is there: batches grow by themselves under load.
-func next(ctx context.Context, queue <-chan eventlog.Delivery) ([]eventlog.Delivery, error) {
+// consume applies what is delivered, and carries out in between what an operator has ordered.
+func (l *lane) consume(ctx context.Context, queue <-chan eventlog.Delivery) error {
+	look := time.NewTicker(orderPoll)
+	defer look.Stop()
+	for {
+		deliveries, err := next(ctx, queue, look.C)
+		if err != nil {
+			return err
+		}
+		if len(deliveries) == 0 {
+			err = l.obey(ctx)
+		} else {
+			err = l.apply(ctx, deliveries)
+		}
+		if err != nil {
+			return err
+		}
+		if caughtUp(deliveries) {
+			l.caughtUp.Store(true)
+		}
+		if l.caughtUp.Load() && len(queue) == 0 {
+			l.behind.Store(0)
+		}
+	}
+}
+
+// next waits for something to do, and takes with it what else is there: batches grow by themselves under load. It returns
+// nothing when it is time to look for orders.
+func next(ctx context.Context, queue <-chan eventlog.Delivery, look <-chan time.Time) ([]eventlog.Delivery, error) {
 	var deliveries []eventlog.Delivery
 	select {
 	case d := <-queue:
 		deliveries = append(deliveries, d)
+	case <-look:
+		return nil, nil
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -185,7 +235,7 @@ func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error 
 		if err := l.commit(ctx, b); err != nil {
 			return fmt.Errorf("apply up to position %d: %w", b.end, err)
 		}
-		l.metrics.committed(l.model.name, b, passed, len(l.parked))
+		l.metrics.committed(l.model.name, b, passed)
 	}
 	select {
 	case l.changed <- struct{}{}:
@@ -197,7 +247,10 @@ func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error 
 // add decodes an event that the model reads, and adds it to a batch.
 func (l *lane) add(b *batch, r eventlog.Recorded) error {
 	category, key, ok := eventlog.SplitStream(r.Stream)
-	if !ok || !l.model.reads(category) || l.parked[key] {
+	if !ok || !l.model.reads(category) {
+		return nil
+	}
+	if _, parked := l.parked[key]; parked {
 		return nil
 	}
 	e, known, err := decode(l.log, r)

@@ -15,7 +15,7 @@ type Metrics struct {
 	events   *prometheus.CounterVec
 	unknown  *prometheus.CounterVec
 	batches  *prometheus.HistogramVec
-	lag      *lagCollector
+	ages     *ageCollector
 	position *prometheus.GaugeVec
 	parked   *prometheus.GaugeVec
 	failures *prometheus.CounterVec
@@ -41,13 +41,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "purser_consumer_batch_seconds", Help: "Time of one transaction, from its first statement to its commit.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
 		}, []string{"model"}),
-		lag: &lagCollector{desc: prometheus.NewDesc(
-			"purser_consumer_lag_seconds", "For how long the model has lacked something that the log may hold; 0 while it lacks nothing.", []string{"model"}, nil)},
+		ages: &ageCollector{
+			lag: prometheus.NewDesc(
+				"purser_consumer_lag_seconds", "For how long the model has lacked something that the log may hold; 0 while it lacks nothing.", []string{"model"}, nil),
+			parked: prometheus.NewDesc(
+				"purser_consumer_parked_oldest_seconds", "For how long the key that was parked first has been; 0 where none is.", []string{"model"}, nil),
+		},
 		position: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_position", Help: "Position of the log up to which everything is applied."}, []string{"model"}),
 		parked:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_parked_keys", Help: "Keys whose events can't be applied."}, []string{"model"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_failures_total", Help: "Times that work was paused and begun again at the checkpoint."}, []string{"model"}),
 	}
-	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.batches, m.lag, m.position, m.parked, m.failures)
+	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.batches, m.ages, m.position, m.parked, m.failures)
 	return m
 }
 
@@ -60,7 +64,7 @@ func (m *Metrics) observe(model string) func(eventType string, handle func()) {
 }
 
 // committed notes a batch, which has passed so many events, those of other models included.
-func (m *Metrics) committed(model string, b *batch, passed, parked int) {
+func (m *Metrics) committed(model string, b *batch, passed int) {
 	now := time.Now()
 	for _, e := range b.events {
 		m.delay.WithLabelValues(model, e.Type).Observe(now.Sub(e.Meta.OccurredAt).Seconds())
@@ -70,7 +74,6 @@ func (m *Metrics) committed(model string, b *batch, passed, parked int) {
 	}
 	m.events.WithLabelValues(model).Add(float64(passed))
 	m.position.WithLabelValues(model).Set(float64(b.end))
-	m.parked.WithLabelValues(model).Set(float64(parked))
 }
 
 const (
@@ -102,36 +105,41 @@ func (f *foreignTypes) label(eventType string) string {
 	return eventType
 }
 
-// watch shows a model's lag, which grows also while nothing happens, and so is asked for when it is collected.
-func (m *Metrics) watch(model string, lag func(now time.Time) time.Duration) {
-	m.lag.mu.Lock()
-	defer m.lag.mu.Unlock()
-	m.lag.models = append(m.lag.models, watched{model, lag})
+// watch shows a model's lag and the age of its parked keys, which grow also while nothing happens, and so are asked for
+// when they are collected.
+func (m *Metrics) watch(model string, lag, parked func(now time.Time) time.Duration) {
+	m.ages.mu.Lock()
+	defer m.ages.mu.Unlock()
+	m.ages.models = append(m.ages.models, watched{model, lag, parked})
 }
 
 type watched struct {
-	model string
-	lag   func(now time.Time) time.Duration
+	model       string
+	lag, parked func(now time.Time) time.Duration
 }
 
-type lagCollector struct {
-	desc *prometheus.Desc
+type ageCollector struct {
+	lag, parked *prometheus.Desc
 
 	mu     sync.Mutex
 	models []watched
 }
 
-var _ prometheus.Collector = (*lagCollector)(nil)
+var _ prometheus.Collector = (*ageCollector)(nil)
 
 // Describe implements prometheus.Collector.
-func (c *lagCollector) Describe(d chan<- *prometheus.Desc) { d <- c.desc }
+func (c *ageCollector) Describe(d chan<- *prometheus.Desc) {
+	d <- c.lag
+	d <- c.parked
+}
 
 // Collect implements prometheus.Collector.
-func (c *lagCollector) Collect(values chan<- prometheus.Metric) {
+func (c *ageCollector) Collect(values chan<- prometheus.Metric) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := time.Now()
 	for _, w := range c.models {
-		values <- prometheus.MustNewConstMetric(c.desc, prometheus.GaugeValue, w.lag(now).Seconds(), w.model)
+		values <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, w.lag(now).Seconds(), w.model)
+		values <- prometheus.MustNewConstMetric(c.parked, prometheus.GaugeValue, w.parked(now).Seconds(), w.model)
 	}
 }

@@ -65,7 +65,7 @@ type List[R, E any] struct {
 }
 
 // Journal writes rows for single events, never changed afterwards. J's fields are tagged as a fold's row, its key being
-// one or more fields that tell the rows apart.
+// one or more fields that tell the rows apart. The first of them is the event's key, by which the rows of a key are found.
 type Journal[J any] struct {
 	Name       string
 	Version    int

@@ -27,6 +27,11 @@ type shape interface {
 	apply(ctx context.Context, b *batch) error
 	// backfill fills a derived table, by its name, from the rows that are there.
 	backfill(ctx context.Context, tx pgx.Tx, name string) error
+	// restore writes what a key's events up to the end of a batch add up to, whatever is stored of it. It fails with
+	// errPoison where they can't be applied.
+	restore(ctx context.Context, b *batch, key string) error
+	// auditor compares what is stored with what the log adds up to.
+	auditor(a *audit) auditor
 }
 
 // relation is a table by the name that readers know.

@@ -96,6 +96,7 @@ type world struct {
 	t    *testing.T
 	pool *pgxpool.Pool
 	log  *numberLog
+	reg  *prometheus.Registry // of the consumer that was made last
 
 	accounts *consumer.Fold[account]
 	brackets *consumer.Report[account, bracket]
@@ -117,7 +118,8 @@ func newWorld(t *testing.T) *world {
 
 // consumer returns a new one, as of another process.
 func (w *world) consumer(models ...consumer.Model) *consumer.Consumer {
-	return consumer.New(w.pool, w.log, "test", []string{"a", "b", "c"}, models, slog.New(slog.DiscardHandler), consumer.NewMetrics(prometheus.NewRegistry()))
+	w.reg = prometheus.NewRegistry()
+	return consumer.New(w.pool, w.log, "test", []string{"a", "b", "c"}, models, slog.New(slog.DiscardHandler), consumer.NewMetrics(w.reg))
 }
 
 // run runs a consumer until the returned function is called, which returns what Run returned.

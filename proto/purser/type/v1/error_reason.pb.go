@@ -36,6 +36,7 @@ const (
 	ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND      ErrorReason = 12
 	ErrorReason_ERROR_REASON_REPORT_NOT_FOUND       ErrorReason = 13
 	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND      ErrorReason = 14
+	ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND   ErrorReason = 17
 	ErrorReason_ERROR_REASON_PRODUCT_EXISTS         ErrorReason = 20
 	ErrorReason_ERROR_REASON_ORDER_EXISTS           ErrorReason = 21
 	ErrorReason_ERROR_REASON_PRODUCT_DISCONTINUED   ErrorReason = 30
@@ -46,12 +47,15 @@ const (
 	ErrorReason_ERROR_REASON_PAYMENT_VOIDED         ErrorReason = 35
 	ErrorReason_ERROR_REASON_PAYMENT_DIFFERS        ErrorReason = 36
 	ErrorReason_ERROR_REASON_STOCK_LIMIT            ErrorReason = 37
+	ErrorReason_ERROR_REASON_PROJECTION_PAUSED      ErrorReason = 45
+	ErrorReason_ERROR_REASON_KEY_STILL_POISONED     ErrorReason = 46
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH          ErrorReason = 40
 	ErrorReason_ERROR_REASON_CONTENTION             ErrorReason = 41
 	ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE ErrorReason = 50
 	ErrorReason_ERROR_REASON_PROJECTION_LAG         ErrorReason = 51
 	ErrorReason_ERROR_REASON_ENTITY_PARKED          ErrorReason = 52
 	ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE    ErrorReason = 53
+	ErrorReason_ERROR_REASON_PROJECTION_STOPPED     ErrorReason = 57
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED      ErrorReason = 60
 	ErrorReason_ERROR_REASON_CANCELLED              ErrorReason = 61
 	ErrorReason_ERROR_REASON_UNIMPLEMENTED          ErrorReason = 62
@@ -71,6 +75,7 @@ var (
 		12: "ERROR_REASON_PAYMENT_NOT_FOUND",
 		13: "ERROR_REASON_REPORT_NOT_FOUND",
 		14: "ERROR_REASON_SERVICE_NOT_FOUND",
+		17: "ERROR_REASON_PROJECTION_NOT_FOUND",
 		20: "ERROR_REASON_PRODUCT_EXISTS",
 		21: "ERROR_REASON_ORDER_EXISTS",
 		30: "ERROR_REASON_PRODUCT_DISCONTINUED",
@@ -81,12 +86,15 @@ var (
 		35: "ERROR_REASON_PAYMENT_VOIDED",
 		36: "ERROR_REASON_PAYMENT_DIFFERS",
 		37: "ERROR_REASON_STOCK_LIMIT",
+		45: "ERROR_REASON_PROJECTION_PAUSED",
+		46: "ERROR_REASON_KEY_STILL_POISONED",
 		40: "ERROR_REASON_ETAG_MISMATCH",
 		41: "ERROR_REASON_CONTENTION",
 		50: "ERROR_REASON_DEPENDENCY_UNAVAILABLE",
 		51: "ERROR_REASON_PROJECTION_LAG",
 		52: "ERROR_REASON_ENTITY_PARKED",
 		53: "ERROR_REASON_GATEWAY_UNAVAILABLE",
+		57: "ERROR_REASON_PROJECTION_STOPPED",
 		60: "ERROR_REASON_DEADLINE_EXCEEDED",
 		61: "ERROR_REASON_CANCELLED",
 		62: "ERROR_REASON_UNIMPLEMENTED",
@@ -103,6 +111,7 @@ var (
 		"ERROR_REASON_PAYMENT_NOT_FOUND":      12,
 		"ERROR_REASON_REPORT_NOT_FOUND":       13,
 		"ERROR_REASON_SERVICE_NOT_FOUND":      14,
+		"ERROR_REASON_PROJECTION_NOT_FOUND":   17,
 		"ERROR_REASON_PRODUCT_EXISTS":         20,
 		"ERROR_REASON_ORDER_EXISTS":           21,
 		"ERROR_REASON_PRODUCT_DISCONTINUED":   30,
@@ -113,12 +122,15 @@ var (
 		"ERROR_REASON_PAYMENT_VOIDED":         35,
 		"ERROR_REASON_PAYMENT_DIFFERS":        36,
 		"ERROR_REASON_STOCK_LIMIT":            37,
+		"ERROR_REASON_PROJECTION_PAUSED":      45,
+		"ERROR_REASON_KEY_STILL_POISONED":     46,
 		"ERROR_REASON_ETAG_MISMATCH":          40,
 		"ERROR_REASON_CONTENTION":             41,
 		"ERROR_REASON_DEPENDENCY_UNAVAILABLE": 50,
 		"ERROR_REASON_PROJECTION_LAG":         51,
 		"ERROR_REASON_ENTITY_PARKED":          52,
 		"ERROR_REASON_GATEWAY_UNAVAILABLE":    53,
+		"ERROR_REASON_PROJECTION_STOPPED":     57,
 		"ERROR_REASON_DEADLINE_EXCEEDED":      60,
 		"ERROR_REASON_CANCELLED":              61,
 		"ERROR_REASON_UNIMPLEMENTED":          62,
@@ -157,7 +169,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xad(\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\x85.\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -178,7 +190,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_REPORT_NOT_FOUND\x10\r\x1aV\x8a\xb5\x18R\n" +
 	"\tNOT_FOUND\x10\x01\x1a\x1fthere is no report of this name\"\"Choose one that ListReports names.\x12\xb3\x01\n" +
 	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x1a\x8e\x01\x8a\xb5\x18\x89\x01\n" +
-	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\x8f\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\x8a\x01\n" +
+	"!ERROR_REASON_PROJECTION_NOT_FOUND\x10\x11\x1ac\x8a\xb5\x18_\n" +
+	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\x8f\x01\n" +
 	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x1an\x8a\xb5\x18j\n" +
 	"\x0eALREADY_EXISTS\x10\x01\x1a-another request has made a product of this id\"'Use that product, or choose another id.\x12\xb8\x01\n" +
 	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
@@ -198,7 +212,11 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1cERROR_REASON_PAYMENT_DIFFERS\x10$\x1a\x90\x01\x8a\xb5\x18\x8b\x01\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1aGa payment of another amount or customer was asked for this order before\")Ask for that one, or place another order.\x12\x7f\n" +
 	"\x18ERROR_REASON_STOCK_LIMIT\x10%\x1aa\x8a\xb5\x18]\n" +
-	"\x13FAILED_PRECONDITION\x10\x01\x1a-there would be more stock than can be counted\"\x15Correct the quantity.\x12\xc5\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a-there would be more stock than can be counted\"\x15Correct the quantity.\x12\x8f\x01\n" +
+	"\x1eERROR_REASON_PROJECTION_PAUSED\x10-\x1ak\x8a\xb5\x18g\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a<the projection is paused, so nobody may change what it keeps\"\x10Resume it first.\x12\xda\x01\n" +
+	"\x1fERROR_REASON_KEY_STILL_POISONED\x10.\x1a\xb4\x01\x8a\xb5\x18\xaf\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aWthe events of the key still can't be applied; it stays parked, and the message says why\"=Run a version that can apply them, then unpark the key again.\x12\xc5\x01\n" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10(\x1a\xa4\x01\x8a\xb5\x18\x9f\x01\n" +
 	"\aABORTED\x10\x04\x1aAsomebody has changed it since the etag was read; nothing was done\"ORead it again, and where the command is still wanted send it with the new etag.\x12t\n" +
 	"\x17ERROR_REASON_CONTENTION\x10)\x1aW\x8a\xb5\x18S\n" +
@@ -210,7 +228,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ENTITY_PARKED\x104\x1a\xb0\x01\x8a\xb5\x18\xab\x01\n" +
 	"\vUNAVAILABLE\x10\x03\x1aFevents of this order or product could not be applied to the read model\"RTell an operator: until then the answer stays the same. Commands are not affected.\x12\xd4\x01\n" +
 	" ERROR_REASON_GATEWAY_UNAVAILABLE\x105\x1a\xad\x01\x8a\xb5\x18\xa8\x01\n" +
-	"\vUNAVAILABLE\x10\x03\x1aethe payment gateway was not reached at this attempt; an earlier one of the same request may have been\"0Send it again: the repeat finds out and goes on.\x12\xca\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aethe payment gateway was not reached at this attempt; an earlier one of the same request may have been\"0Send it again: the repeat finds out and goes on.\x12\xd9\x01\n" +
+	"\x1fERROR_REASON_PROJECTION_STOPPED\x109\x1a\xb3\x01\x8a\xb5\x18\xae\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aQno process that runs the projection has carried out the order within the deadline\"JLook why none runs; the order stands, and giving it again changes nothing.\x12\xca\x01\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10<\x1a\xa5\x01\x8a\xb5\x18\xa0\x01\n" +
 	"\x11DEADLINE_EXCEEDED\x10\x02\x1a<there was no answer in time; a command may have taken effect\"KSend it again with a new deadline, and a longer one where it happens often.\x12\x91\x01\n" +
 	"\x16ERROR_REASON_CANCELLED\x10=\x1au\x8a\xb5\x18q\n" +

@@ -1,0 +1,101 @@
+package consumer_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/fault"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+func (w *world) status(c *consumer.Consumer, model string) consumer.Status {
+	w.t.Helper()
+	s, err := c.Status(w.t.Context(), model)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
+func TestStatusTellsHowAModelIs(t *testing.T) {
+	w := newWorld(t)
+	asked := w.consumer(w.models()...) // another process, that runs nothing
+	if s := w.status(asked, "accounts"); s.State != consumer.Stopped || s.Position != 0 || s.Parked != 0 {
+		t.Errorf("before anything ran: %+v", s)
+	}
+	_, stop := w.run(w.models()...)
+	w.log.append("a-good", 1)
+	last := w.log.append("a-bad", -1)
+	w.settled()
+	w.eventually(func() bool { return w.status(asked, "accounts").State == consumer.Live })
+	s := w.status(asked, "accounts")
+	if s.Name != "accounts" || s.Version != 1 || s.Build != "accounts_v1_b1" || !slices.Equal(s.Categories, []string{"a", "b"}) ||
+		!slices.Equal(s.Derived, []string{"brackets", "wishes"}) || s.Position != last || s.Head != last || s.Parked != 1 ||
+		time.Since(s.OldestParked) > time.Minute || !s.PausedAt.IsZero() || s.Lag != 0 {
+		t.Errorf("%+v", s)
+	}
+	all, err := asked.Statuses(t.Context())
+	if err != nil || len(all) != 2 || all[1].Name != "entries" || all[1].Parked != 0 || all[1].Derived != nil {
+		t.Errorf("%+v, %v", all, err)
+	}
+	w.log.SetDown(true)
+	w.eventually(func() bool {
+		s := w.status(asked, "accounts")
+		return s.State == consumer.CatchingUp && s.Head == 0 && s.Position == last && s.Lag > 0
+	})
+	w.log.SetDown(false)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(func() bool { s := w.status(asked, "accounts"); return s.State == consumer.Stopped && s.Lag > 0 })
+	if _, err := asked.Status(t.Context(), "another"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND) {
+		t.Errorf("of another model: %v", err)
+	}
+}
+
+func TestAPausedModelRestsAcrossRestarts(t *testing.T) {
+	w := newWorld(t)
+	c, stop := w.run(w.models()...)
+	at := w.log.append("a-k", 1)
+	w.settled()
+	asked := w.consumer(w.models()...)
+	for range 2 {
+		if s, err := asked.Pause(t.Context(), "accounts"); err != nil || s.State != consumer.Paused || time.Since(s.PausedAt) > time.Minute {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	rests := func(c *consumer.Consumer) {
+		t.Helper()
+		w.eventually(func() bool { return c.Ready(t.Context()) != nil && c.ReadyOrPaused(t.Context()) == nil })
+		w.await("entries", "", w.log.append("a-k", 2))
+		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		defer cancel()
+		if err := w.accounts.Await(short, w.pool, "k", w.log.head()); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
+			t.Errorf("got %v", err)
+		}
+		if s := w.status(asked, "accounts"); s.State != consumer.Paused || s.Position != at {
+			t.Errorf("%+v", s)
+		}
+	}
+	rests(c)
+	if _, err := asked.Unpark(t.Context(), "accounts", "k"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED) {
+		t.Errorf("got %v", err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	c, _ = w.run(w.models()...)
+	rests(c)
+	for range 2 {
+		if s, err := asked.Resume(t.Context(), "accounts"); err != nil || s.State == consumer.Paused || !s.PausedAt.IsZero() {
+			t.Fatalf("%+v, %v", s, err)
+		}
+	}
+	w.settled()
+	w.eventually(func() bool { return c.Ready(t.Context()) == nil && w.status(asked, "accounts").State == consumer.Live })
+	w.check()
+	w.audited(0)
+}

@@ -1,0 +1,145 @@
+package consumer
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/fault"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+// Unpark has the owner of a model try a parked key again: fold it from its first event up to the checkpoint, write the row
+// and what is derived from it, and unpark it, all in one transaction. It tells whether the key was parked, and returns once
+// that is decided, whoever the owner is. Where the key still can't be applied it stays parked, and the fault is
+// KEY_STILL_POISONED with the cause. Where ctx ends before an owner has tried, the order stands, and the fault is
+// PROJECTION_STOPPED.
+func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked bool, err error) {
+	m, err := c.model(model)
+	if err != nil {
+		return false, err
+	}
+	a, err := c.administration(ctx, m)
+	if err != nil {
+		return false, err
+	}
+	if a.PausedAt != nil {
+		return false, fault.Refused(typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED, "projection %q is paused; resume it first", model)
+	}
+	// Of several who want the same, one attempt tells all.
+	var attempt uuid.UUID
+	err = c.pool.QueryRow(ctx, `UPDATE consumer.parked SET wanted = coalesce(wanted, $3) WHERE build = $1 AND key = $2 RETURNING wanted`,
+		m.build, key, uuid.New()).Scan(&attempt)
+	if errors.Is(err, pgx.ErrNoRows) || err != nil && notMadeYet(err) == nil {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("order to unpark %s of %s: %w", key, model, err)
+	}
+	ctx, cancel := sooner(ctx)
+	defer cancel()
+	for {
+		done, cause, err := c.outcome(ctx, m, key, attempt)
+		switch {
+		case done && cause != "":
+			return true, fault.Refused(typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED, "%q stays parked: %s", key, cause)
+		case done:
+			return true, nil
+		case err != nil && ctx.Err() == nil:
+			return true, fmt.Errorf("wait for %s of %s to be unparked: %w", key, model, err)
+		}
+		select {
+		case <-ctx.Done():
+			return true, fault.Down(typev1.ErrorReason_ERROR_REASON_PROJECTION_STOPPED,
+				fmt.Sprintf("nobody who runs projection %q has tried %q yet; it will be tried", model, key), ctx.Err())
+		case <-time.After(lastLook):
+		}
+	}
+}
+
+// outcome tells whether an attempt is over, and why it was in vain. A key that is not parked any more, or was parked anew
+// since, has been unparked.
+func (c *Consumer) outcome(ctx context.Context, m Model, key string, attempt uuid.UUID) (done bool, cause string, err error) {
+	var open, inVain bool
+	err = c.pool.QueryRow(ctx, `SELECT wanted IS NOT DISTINCT FROM $3, tried IS NOT DISTINCT FROM $3, cause FROM consumer.parked WHERE build = $1 AND key = $2`,
+		m.build, key, attempt).Scan(&open, &inVain, &cause)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return true, "", nil
+	case err != nil || open:
+		return false, "", err
+	case !inVain:
+		return true, "", nil
+	}
+	return true, cause, nil
+}
+
+// maxAnswerTime is the most that is set aside of a deadline for the way back to the client.
+const maxAnswerTime = 200 * time.Millisecond
+
+// sooner ends a little before ctx does, so that the answer that says why can still reach the client.
+func sooner(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxAnswerTime)))
+}
+
+// wish is an order to try a parked key again.
+type wish struct {
+	Key     string
+	Attempt uuid.UUID
+}
+
+// unpark carries out an order: between two batches, so that the key misses no event and has none twice.
+func (l *lane) unpark(ctx context.Context, w wish) error {
+	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	err := l.tryParked(ctx, w)
+	if !hopeless(err) {
+		if err != nil {
+			return fmt.Errorf("unpark %s: %w", w.Key, err)
+		}
+		delete(l.parked, w.Key)
+		l.showParked()
+		l.logger.Info("a key is unparked", "model", l.model.name, "key", w.Key)
+		return nil
+	}
+	l.logger.Warn("a key can't be unparked", "model", l.model.name, "key", w.Key, "cause", err)
+	_, err = l.pool.Exec(ctx, `UPDATE consumer.parked SET wanted = NULL, tried = $3, cause = $4 WHERE build = $1 AND key = $2 AND wanted = $3
+		AND EXISTS (SELECT FROM consumer.checkpoints WHERE build = $1 AND owner = $5)`,
+		l.model.build, w.Key, w.Attempt, storable(err.Error()), l.checkpoint.owner)
+	return err
+}
+
+// tryParked restores a parked key up to the checkpoint. Its transaction is synced, unlike those of batches: the operator is
+// told that it is done.
+func (l *lane) tryParked(ctx context.Context, w wish) error {
+	moved := false
+	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+		b := &batch{tx: tx, log: l.log, end: l.checkpoint.position, writes: &pgx.Batch{}}
+		if err := l.model.shape.restore(ctx, b, w.Key); err != nil {
+			return err
+		}
+		b.writes.Queue(`DELETE FROM consumer.parked WHERE build = $1 AND key = $2`, l.model.build, w.Key)
+		l.checkpoint.advance(b.writes, l.checkpoint.position, l.checkpoint.last, &moved) // to where it is: for the fence
+		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
+			return err
+		}
+		if !moved {
+			return errFenced
+		}
+		return nil
+	})
+}
+
+// hopeless tells whether to try a key again would fail in the same way, until something other than time has changed.
+func hopeless(err error) bool {
+	return errors.Is(err, errPoison) || errors.Is(err, eventlog.ErrNewerVersion) || errors.Is(err, eventlog.ErrDeleted) || refused(err)
+}

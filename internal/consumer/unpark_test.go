@@ -1,0 +1,270 @@
+package consumer_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/fault"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+// poisonJournal has the journal park keys with negative numbers as well.
+func (w *world) poisonJournal() {
+	healthy := w.entries.Entries
+	w.entries.Entries = func(e consumer.Event) []entry {
+		if e.Message.(*wrapperspb.Int64Value).GetValue() < 0 {
+			panic("negative")
+		}
+		return healthy(e)
+	}
+}
+
+// cure has the models take every number, as a later version would. Nothing may run meanwhile.
+func (w *world) cure() {
+	w.accounts.Evolve = func(r *account, e consumer.Event) {
+		n := e.Message.(*wrapperspb.Int64Value).GetValue()
+		r.Total += n
+		r.Seen = append(r.Seen, n)
+		r.Updated = e.OccurredAt
+	}
+	_, _, _, healthy := newModels()
+	w.entries.Entries = healthy.Entries
+}
+
+func (w *world) unpark(c *consumer.Consumer, model, key string) (bool, error) {
+	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
+	defer cancel()
+	return c.Unpark(ctx, model, key)
+}
+
+// account returns the row of a key.
+func (w *world) account(key string) account {
+	w.t.Helper()
+	for _, r := range query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.accounts.Table()) {
+		if r.ID == key {
+			return r
+		}
+	}
+	return account{}
+}
+
+func TestAKeyIsUnparkedOnceItsEventsCanBeApplied(t *testing.T) {
+	w := newWorld(t)
+	w.poisonJournal()
+	c, stop := w.run(w.models()...)
+	w.log.append("a-bad", 3)
+	w.log.append("a-good", 1)
+	w.settled()
+	poison := w.log.append("a-bad", -1)
+	w.log.append("b-bad", 5)
+	w.log.append("a-bad", 7)
+	w.settled()
+	w.audited(2)
+
+	for _, model := range []string{"accounts", "entries"} {
+		parked, err := w.unpark(c, model, "bad")
+		if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED) || !strings.Contains(err.Error(), "a-bad@1: panic: negative") || !parked {
+			t.Errorf("%s: %v, %v", model, parked, err)
+		}
+		keys, err := c.Parked(t.Context(), model, consumer.ParkedKey{}, 10)
+		if err != nil || len(keys) != 1 || keys[0].Key != "bad" || keys[0].Position != poison || !strings.Contains(keys[0].Cause, "panic: negative") {
+			t.Errorf("%s: %+v, %v", model, keys, err)
+		}
+	}
+	if got := w.account("bad"); got.Total != 3 {
+		t.Errorf("an attempt in vain has left %+v", got)
+	}
+	w.audited(2)
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+
+	w.cure()
+	c, _ = w.run(w.models()...)
+	w.log.append("a-bad", 100)
+	w.settled()
+	for _, model := range []string{"accounts", "entries"} {
+		for _, want := range []bool{true, false} { // the second time there is nothing to do
+			if parked, err := w.unpark(c, model, "bad"); err != nil || parked != want {
+				t.Errorf("%s: %v, %v", model, parked, err)
+			}
+		}
+	}
+	if got := w.account("bad"); !slices.Equal(got.Seen, []int64{3, -1, 5, 7, 100}) || got.Total != 114 {
+		t.Errorf("%+v", got)
+	}
+	w.audited(0)
+	w.await("accounts", "bad", w.log.append("a-bad", 1))
+	w.settled()
+	if got := w.account("bad"); got.Total != 115 {
+		t.Errorf("%+v", got)
+	}
+	w.audited(0)
+}
+
+// A key goes on while it is unparked, and every event is in its row once, whichever process was asked.
+func TestUnparkingUnderLoadLosesAndDoublesNothing(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	w.log.append("a-k", -1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.cure()
+	w.run(w.models()...)
+	asked, _ := w.run(w.models()...) // stands by, or the other one does
+	ctx, cancel := context.WithCancel(t.Context())
+	var appending sync.WaitGroup
+	appending.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			w.log.append(fmt.Sprintf("%s-k", []string{"a", "b"}[i%2]), int64(i%7))
+			time.Sleep(time.Millisecond)
+		}
+	})
+	time.Sleep(100 * time.Millisecond)
+	parked, err := w.unpark(asked, "accounts", "k")
+	time.Sleep(100 * time.Millisecond)
+	cancel()
+	appending.Wait()
+	if err != nil || !parked {
+		t.Fatalf("%v, %v", parked, err)
+	}
+	w.settled()
+	var want []int64
+	for _, r := range w.log.Events() {
+		want = append(want, w.log.number(r))
+	}
+	if got := w.account("k"); !slices.Equal(got.Seen, want) {
+		t.Errorf("%v, want %v", got.Seen, want)
+	}
+	w.audited(0)
+}
+
+func TestAnOrderToUnparkStandsUntilSomebodyTakesItUp(t *testing.T) {
+	w := newWorld(t)
+	c, stop := w.run(w.models()...)
+	w.log.append("a-k", -1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := c.Unpark(short, "accounts", "k"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_STOPPED) {
+		t.Errorf("nobody runs, and the answer is %v", err)
+	}
+	if _, err := c.Unpark(t.Context(), "another", "k"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND) {
+		t.Errorf("of another model: %v", err)
+	}
+	w.cure()
+	w.run(w.models()...)
+	w.eventually(func() bool { return w.account("k").Total == -1 })
+	w.audited(0)
+}
+
+// A process that was only thought dead can't unpark: what it knows of the checkpoint may be old.
+func TestAZombieCantUnpark(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	w.log.append("a-k", -1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.cure()
+	c, _ := w.run(w.models()...)
+	w.settled()
+	taken, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.log.onIdentity(func() { once.Do(func() { close(taken) }); <-goOn })
+	if _, err := w.pool.Exec(t.Context(), "UPDATE consumer.checkpoints SET owner = $1", uuid.New()); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan error, 1)
+	go func() { _, err := w.unpark(c, "accounts", "k"); answered <- err }()
+	select {
+	case <-taken: // it has noticed
+	case <-time.After(20 * time.Second):
+		t.Fatal("it does not notice that it lost the partitions")
+	}
+	if got := w.account("k"); got.Total != 0 {
+		t.Errorf("written by one who did not own it: %+v", got)
+	}
+	w.log.onIdentity(nil)
+	close(goOn)
+	if err := <-answered; err != nil {
+		t.Error(err)
+	}
+	if got := w.account("k"); got.Total != -1 {
+		t.Errorf("%+v", got)
+	}
+	w.audited(0)
+}
+
+func TestParkedKeysAreListedPageByPage(t *testing.T) {
+	w := newWorld(t)
+	w.poisonJournal()
+	c, _ := w.run(w.models()...)
+	for i := range 5 {
+		w.log.append(fmt.Sprintf("a-%d", i), -1)
+	}
+	w.settled()
+	var got []string
+	var after consumer.ParkedKey
+	for {
+		page, err := c.Parked(t.Context(), "", after, 3)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range page {
+			got = append(got, k.Model+" "+k.Key)
+			after = k
+		}
+		if len(page) < 3 {
+			break
+		}
+	}
+	want := []string{"accounts 0", "accounts 1", "accounts 2", "accounts 3", "accounts 4", "entries 0", "entries 1", "entries 2", "entries 3", "entries 4"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%v", got)
+	}
+}
+
+func TestAMetricShowsForHowLongKeysAreParked(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.models()...)
+	w.log.append("a-k", -1)
+	w.settled()
+	gather := func(reg *prometheus.Registry, name string) float64 {
+		families, err := reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == name && m.GetLabel()[0].GetValue() == "accounts" {
+					return m.GetGauge().GetValue()
+				}
+			}
+		}
+		t.Fatalf("there is no %s of accounts", name)
+		return 0
+	}
+	w.eventually(func() bool { return gather(w.reg, "purser_consumer_parked_keys") == 1 })
+	first := gather(w.reg, "purser_consumer_parked_oldest_seconds")
+	if first <= 0 || first > 20 {
+		t.Errorf("parked for %f seconds", first)
+	}
+	w.eventually(func() bool { return gather(w.reg, "purser_consumer_parked_oldest_seconds") > first })
+}
