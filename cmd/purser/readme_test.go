@@ -120,7 +120,8 @@ func (r *readmeRunner) shell(command string) ([]byte, error) {
 	if args, ok := strings.CutPrefix(command, "bin/purser "); ok {
 		cmd := purser(r.t.Context(), strings.Fields(args)...)
 		store, _ := eventstorePorts.offset(r.offset).on(loopback)
-		cmd.Dir, cmd.Env = r.dir, append(cmd.Env, envPrefix+"EVENTSTORE_URL=esdb://"+store+"?tls=false")
+		projector, _ := projectorPorts.offset(r.offset).on(loopback)
+		cmd.Dir, cmd.Env = r.dir, append(cmd.Env, envPrefix+"EVENTSTORE_URL=esdb://"+store+"?tls=false", envPrefix+"PROJECTOR_ADDR="+projector)
 		for name, p := range map[string]ports{"WRITE": writePorts, "INVENTORY": inventoryPorts, "QUERY": queryPorts} {
 			addr, _ := p.offset(r.offset).on(loopback)
 			cmd.Env = append(cmd.Env, envPrefix+name+"_URL="+addr)

@@ -29,7 +29,7 @@ func rootCommand() *cobra.Command {
 	root.AddCommand(
 		devCommand(), demoCommand(), benchCommand(), versionCommand(), healthCommand(), secretCommand(), referenceCommand(),
 		eventstoreCommand(), writeCommand(), inventoryCommand(), paymentCommand(), sagaCommand(), projectorCommand(), queryCommand(),
-		streamCommand(), replayCommand(),
+		streamCommand(), replayCommand(), projectionCommand(), auditCommand(),
 	)
 	root.PersistentPreRunE = func(cmd *cobra.Command, _ []string) error { return fromEnvironment(cmd.Flags()) }
 	return root

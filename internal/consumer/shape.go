@@ -19,6 +19,9 @@ type Model struct {
 	shape      shape
 }
 
+// Name is that of the fold or journal.
+func (m Model) Name() string { return m.name }
+
 // shape is how events become rows.
 type shape interface {
 	// relations are the tables, the model's own first.

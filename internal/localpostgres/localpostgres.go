@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -157,16 +156,7 @@ func (s *Server) adoptOrLaunch(ctx context.Context) (adopted bool, err error) {
 // URL is the connection string of the database. It stays the same while the Server lives, through restarts.
 func (s *Server) URL() string { return s.urlOf(database) }
 
-func (s *Server) urlOf(database string) string {
-	u := url.URL{
-		Scheme:   "postgres",
-		User:     url.UserPassword(role, s.password),
-		Host:     s.address(),
-		Path:     "/" + database,
-		RawQuery: "sslmode=disable",
-	}
-	return u.String()
-}
+func (s *Server) urlOf(database string) string { return urlOf(s.address(), s.password, database) }
 
 func (s *Server) address() string { return net.JoinHostPort(loopback, strconv.Itoa(s.port)) }
 

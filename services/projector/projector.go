@@ -1,6 +1,7 @@
 // Package projector keeps the read models: it folds the event log into the tables that the query service answers from.
 //
-// All its work is done by package consumer, on the models of package readmodel.
+// All its work is done by package consumer, on the models of package readmodel. Any replica answers operators alike: what
+// it is asked it reads from Postgres, and what it is told it writes there, for whichever replica runs the read model.
 package projector
 
 import (
@@ -14,6 +15,7 @@ import (
 	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/readmodel"
 	"github.com/purserhq/purser/internal/rpc"
+	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
 )
 
 // Config says where the service listens, as host:port, and where the read models are kept.
@@ -22,17 +24,20 @@ type Config struct {
 	PostgresURL        string
 }
 
-// New returns the service, which is ready once every model has caught up with the log. It fails only for a bad URL; a
-// Postgres or an event store that is down is waited for.
+// New returns the service, which is ready once every model has caught up with the log, but those that an operator has
+// paused: it does all that is wanted of it. It fails only for a bad URL; a Postgres or an event store that is down is
+// waited for.
 func New(cfg Config, log *eventlog.Log, logger *slog.Logger, m *consumer.Metrics, calls *rpc.Metrics) (daemon.Service, error) {
 	pool, err := postgres.Open(cfg.PostgresURL, "projector", 0)
 	if err != nil {
 		return daemon.Service{}, err
 	}
 	c := consumer.New(pool, log, "projector", eventschema.Categories(), readmodel.Models(), logger, m)
+	g := rpc.NewServer("projector", logger, calls)
+	projectionv1.RegisterProjectionServiceServer(g, &server{models: c})
 	return daemon.Service{
-		Name: "projector", GRPC: rpc.NewServer("projector", logger, calls), GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
-		Ready: c.Ready,
+		Name: "projector", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
+		Ready: c.ReadyOrPaused,
 		Run:   []func(context.Context) error{c.Run},
 		Close: pool.Close,
 	}, nil

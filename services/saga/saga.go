@@ -72,7 +72,7 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 		}
 		conns = append(conns, conn)
 	}
-	c := consumer.New(pool, log, "saga", eventschema.Categories(), []consumer.Model{states.Model(&todo)}, logger, m.Consumer)
+	c := consumer.New(pool, log, "saga", eventschema.Categories(), Models(), logger, m.Consumer)
 	e := &executor{
 		list: list{
 			pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow](), parked: states.Parked(), timeout: listTimeout,

@@ -106,6 +106,9 @@ var todo = consumer.List[orderRow, todoRow]{
 	},
 }
 
+// Models is everything the saga runs.
+func Models() []consumer.Model { return []consumer.Model{states.Model(&todo)} }
+
 // Replays is the saga's states and its to-do list, for looking at one order event by event.
 func Replays() []consumer.Replay { return []consumer.Replay{states.Replay(), todo.Replay()} }
 

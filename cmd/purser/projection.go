@@ -1,0 +1,205 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"github.com/purserhq/purser/internal/fault"
+	"github.com/purserhq/purser/internal/origin"
+	"github.com/purserhq/purser/internal/rpc"
+	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
+)
+
+func projectionCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "projection",
+		Short: "See how the read models are, and steer them",
+		Args:  cobra.NoArgs,
+		RunE:  group,
+	}
+	cmd.AddCommand(
+		projectionListCommand(), projectionStatusCommand(), projectionPauseCommand(), projectionResumeCommand(),
+		projectionParkedCommand(), projectionUnparkCommand(),
+	)
+	return cmd
+}
+
+// projectionTool is what the commands on projections share.
+type projectionTool struct {
+	addr string
+	json bool
+}
+
+func (t *projectionTool) addFlags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&t.addr, "projector-addr", target(projectorPorts), "host:port of the projector")
+	cmd.Flags().BoolVar(&t.json, "json", false, "print JSON lines")
+}
+
+// run calls the projector. What it refuses is told in its own words.
+func (t *projectionTool) run(cmd *cobra.Command, f func(ctx context.Context, c projectionv1.ProjectionServiceClient) error) error {
+	logger, err := newLogger(cmd)
+	if err != nil {
+		return err
+	}
+	conn, err := rpc.Dial(t.addr, "projector", logger, rpc.NewMetrics(prometheus.NewRegistry()))
+	if err != nil {
+		return fmt.Errorf("--projector-addr: %w", err)
+	}
+	defer conn.Close()
+	err = f(origin.With(cmd.Context(), origin.Origin{Actor: "operator"}), projectionv1.NewProjectionServiceClient(conn))
+	switch f := fault.Of(err); {
+	case f == nil:
+		return err
+	case f.Kind == fault.Unavailable || f.Kind == fault.DeadlineExceeded:
+		return fmt.Errorf("the projector at %s: %s", t.addr, f.Message)
+	default:
+		return errors.New(f.Message)
+	}
+}
+
+func projectionListCommand() *cobra.Command {
+	var t projectionTool
+	cmd := &cobra.Command{
+		Use:   "list",
+		Short: "List the projections: what they do, how far they are, and how many keys are parked",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
+				reply, err := c.ListProjections(ctx, &projectionv1.ListProjectionsRequest{})
+				if err != nil {
+					return err
+				}
+				if t.json {
+					return printMessages(cmd.OutOrStdout(), reply.GetProjections())
+				}
+				return printProjections(cmd.OutOrStdout(), reply.GetProjections())
+			})
+		},
+	}
+	t.addFlags(cmd)
+	return cmd
+}
+
+// projectionAction is a command on one projection that shows how it is afterwards.
+func projectionAction(use, short string, act func(ctx context.Context, c projectionv1.ProjectionServiceClient, name string) (*projectionv1.Projection, error)) *cobra.Command {
+	var t projectionTool
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  namedArguments,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
+				p, err := act(ctx, c, args[0])
+				if err != nil {
+					return err
+				}
+				if t.json {
+					return printMessages(cmd.OutOrStdout(), []*projectionv1.Projection{p})
+				}
+				return printProjection(cmd.OutOrStdout(), p)
+			})
+		},
+	}
+	t.addFlags(cmd)
+	return cmd
+}
+
+func projectionStatusCommand() *cobra.Command {
+	return projectionAction("status NAME", "Show all that is known of one projection",
+		func(ctx context.Context, c projectionv1.ProjectionServiceClient, name string) (*projectionv1.Projection, error) {
+			reply, err := c.GetProjection(ctx, &projectionv1.GetProjectionRequest{Name: name})
+			return reply.GetProjection(), err
+		})
+}
+
+func projectionPauseCommand() *cobra.Command {
+	return projectionAction("pause NAME", "Have a projection rest where it is until it is resumed, restarts included",
+		func(ctx context.Context, c projectionv1.ProjectionServiceClient, name string) (*projectionv1.Projection, error) {
+			reply, err := c.PauseProjection(ctx, &projectionv1.PauseProjectionRequest{Name: name})
+			return reply.GetProjection(), err
+		})
+}
+
+func projectionResumeCommand() *cobra.Command {
+	return projectionAction("resume NAME", "Have a paused projection go on",
+		func(ctx context.Context, c projectionv1.ProjectionServiceClient, name string) (*projectionv1.Projection, error) {
+			reply, err := c.ResumeProjection(ctx, &projectionv1.ResumeProjectionRequest{Name: name})
+			return reply.GetProjection(), err
+		})
+}
+
+func projectionParkedCommand() *cobra.Command {
+	var t projectionTool
+	cmd := &cobra.Command{
+		Use:   "parked [NAME]",
+		Short: "List the keys whose events can't be applied, with the cause, of one projection or of all",
+		Args:  oneArgument,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			req := &projectionv1.ListParkedKeysRequest{Projection: strings.Join(args, "")}
+			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
+				var all []*projectionv1.ParkedKey
+				for {
+					reply, err := c.ListParkedKeys(ctx, req)
+					if err != nil {
+						return err
+					}
+					all = append(all, reply.GetParkedKeys()...)
+					if req.PageToken = reply.GetNextPageToken(); req.PageToken == "" {
+						break
+					}
+				}
+				if t.json {
+					return printMessages(cmd.OutOrStdout(), all)
+				}
+				return printParked(cmd.OutOrStdout(), all)
+			})
+		},
+	}
+	t.addFlags(cmd)
+	return cmd
+}
+
+func projectionUnparkCommand() *cobra.Command {
+	var t projectionTool
+	cmd := &cobra.Command{
+		Use:   "unpark NAME KEY",
+		Short: "Fold a parked key anew by the code that runs now, and go on with it; KEY is as 7 for order-7",
+		Args:  namedArguments,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
+				reply, err := c.UnparkKey(ctx, &projectionv1.UnparkKeyRequest{Projection: args[0], Key: args[1]})
+				if err != nil {
+					return err
+				}
+				if t.json {
+					return printMessages(cmd.OutOrStdout(), []*projectionv1.UnparkKeyResponse{reply})
+				}
+				said := "unparked"
+				if !reply.GetUnparked() {
+					said = "was not parked"
+				}
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s of %s %s\n", args[1], args[0], said)
+				return err
+			})
+		},
+	}
+	t.addFlags(cmd)
+	return cmd
+}
+
+// namedArguments is for a command with just the arguments that its Use names.
+func namedArguments(cmd *cobra.Command, args []string) error {
+	names := strings.Fields(cmd.Use)[1:]
+	switch {
+	case len(args) < len(names):
+		return fmt.Errorf("%s is missing: it is %s", names[len(args)], cmd.UseLine())
+	case len(args) > len(names):
+		return fmt.Errorf("%q is one argument too many: it is %s", args[len(names)], cmd.UseLine())
+	}
+	return nil
+}

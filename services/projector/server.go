@@ -1,0 +1,161 @@
+package projector
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/fault"
+	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
+)
+
+const (
+	defaultPageSize = 50
+	maxPageSize     = 1000
+)
+
+// models are the read models as an operator sees them.
+type models interface {
+	Statuses(ctx context.Context) ([]consumer.Status, error)
+	Status(ctx context.Context, model string) (consumer.Status, error)
+	Pause(ctx context.Context, model string) (consumer.Status, error)
+	Resume(ctx context.Context, model string) (consumer.Status, error)
+	Parked(ctx context.Context, model string, after consumer.ParkedKey, limit int) ([]consumer.ParkedKey, error)
+	Unpark(ctx context.Context, model, key string) (wasParked bool, err error)
+}
+
+var _ models = (*consumer.Consumer)(nil)
+
+type server struct {
+	projectionv1.UnimplementedProjectionServiceServer
+	models models
+}
+
+func (s *server) ListProjections(ctx context.Context, _ *projectionv1.ListProjectionsRequest) (*projectionv1.ListProjectionsResponse, error) {
+	all, err := s.models.Statuses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reply := &projectionv1.ListProjectionsResponse{}
+	for _, p := range all {
+		reply.Projections = append(reply.Projections, projection(p))
+	}
+	return reply, nil
+}
+
+func (s *server) GetProjection(ctx context.Context, req *projectionv1.GetProjectionRequest) (*projectionv1.GetProjectionResponse, error) {
+	p, err := s.models.Status(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &projectionv1.GetProjectionResponse{Projection: projection(p)}, nil
+}
+
+func (s *server) PauseProjection(ctx context.Context, req *projectionv1.PauseProjectionRequest) (*projectionv1.PauseProjectionResponse, error) {
+	p, err := s.models.Pause(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &projectionv1.PauseProjectionResponse{Projection: projection(p)}, nil
+}
+
+func (s *server) ResumeProjection(ctx context.Context, req *projectionv1.ResumeProjectionRequest) (*projectionv1.ResumeProjectionResponse, error) {
+	p, err := s.models.Resume(ctx, req.GetName())
+	if err != nil {
+		return nil, err
+	}
+	return &projectionv1.ResumeProjectionResponse{Projection: projection(p)}, nil
+}
+
+func (s *server) ListParkedKeys(ctx context.Context, req *projectionv1.ListParkedKeysRequest) (*projectionv1.ListParkedKeysResponse, error) {
+	after, err := parseToken(req.GetPageToken(), req.GetProjection())
+	if err != nil {
+		return nil, err
+	}
+	limit := min(int(req.GetPageSize()), maxPageSize)
+	if limit == 0 {
+		limit = defaultPageSize
+	}
+	keys, err := s.models.Parked(ctx, req.GetProjection(), after, limit+1)
+	if err != nil {
+		return nil, err
+	}
+	reply := &projectionv1.ListParkedKeysResponse{}
+	if len(keys) > limit {
+		keys = keys[:limit]
+		last := keys[limit-1]
+		if reply.NextPageToken, err = newToken(req.GetProjection(), last); err != nil {
+			return nil, err
+		}
+	}
+	for _, k := range keys {
+		reply.ParkedKeys = append(reply.ParkedKeys, &projectionv1.ParkedKey{
+			Projection: k.Model, Key: k.Key, Position: int64(k.Position), Cause: k.Cause, ParkTime: timestamppb.New(k.ParkedAt),
+		})
+	}
+	return reply, nil
+}
+
+func (s *server) UnparkKey(ctx context.Context, req *projectionv1.UnparkKeyRequest) (*projectionv1.UnparkKeyResponse, error) {
+	unparked, err := s.models.Unpark(ctx, req.GetProjection(), req.GetKey())
+	if err != nil {
+		return nil, err
+	}
+	return &projectionv1.UnparkKeyResponse{Unparked: unparked}, nil
+}
+
+var states = map[consumer.State]projectionv1.ProjectionState{
+	consumer.Live:       projectionv1.ProjectionState_PROJECTION_STATE_LIVE,
+	consumer.CatchingUp: projectionv1.ProjectionState_PROJECTION_STATE_CATCHING_UP,
+	consumer.Paused:     projectionv1.ProjectionState_PROJECTION_STATE_PAUSED,
+	consumer.Stopped:    projectionv1.ProjectionState_PROJECTION_STATE_STOPPED,
+}
+
+func projection(s consumer.Status) *projectionv1.Projection {
+	return &projectionv1.Projection{
+		Name: s.Name, Version: int32(s.Version), Build: s.Build, Categories: s.Categories, Derived: s.Derived,
+		State: states[s.State], PauseTime: timestamp(s.PausedAt),
+		Position: int64(s.Position), HeadPosition: int64(s.Head), Lag: durationpb.New(s.Lag),
+		ParkedKeys: int32(s.Parked), OldestParkedTime: timestamp(s.OldestParked),
+	}
+}
+
+func timestamp(t time.Time) *timestamppb.Timestamp {
+	if t.IsZero() {
+		return nil
+	}
+	return timestamppb.New(t)
+}
+
+// token is where a page of parked keys ends, and of which list. It leads to nothing that its holder could not ask for, so
+// it is not signed.
+type token struct {
+	Of    string // the projection that was asked for
+	Model string
+	Key   string
+}
+
+func newToken(of string, last consumer.ParkedKey) (string, error) {
+	b, err := json.Marshal(token{of, last.Model, last.Key})
+	return base64.RawURLEncoding.EncodeToString(b), err
+}
+
+func parseToken(text, of string) (after consumer.ParkedKey, err error) {
+	if text == "" {
+		return after, nil
+	}
+	var t token
+	b, err := base64.RawURLEncoding.DecodeString(text)
+	if err == nil {
+		err = json.Unmarshal(b, &t)
+	}
+	if err != nil || t.Of != of {
+		return after, fault.InvalidField("page_token", "is not one that the page before came with, or the projection is not the same")
+	}
+	return consumer.ParkedKey{Model: t.Model, Key: t.Key}, nil
+}

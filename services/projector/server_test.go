@@ -1,0 +1,88 @@
+package projector
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/fault"
+	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
+)
+
+var noon = time.Date(2026, 1, 31, 12, 0, 0, 0, time.UTC)
+
+// parkedOnly is models of which 120 keys are parked.
+type parkedOnly struct{ models }
+
+func (parkedOnly) Parked(_ context.Context, _ string, after consumer.ParkedKey, limit int) ([]consumer.ParkedKey, error) {
+	var keys []consumer.ParkedKey
+	for i := range 120 {
+		if k := fmt.Sprintf("k%03d", i); k > after.Key && len(keys) < limit {
+			keys = append(keys, consumer.ParkedKey{Model: "m", Key: k, Position: 7, Cause: "c", ParkedAt: noon})
+		}
+	}
+	return keys, nil
+}
+
+func TestParkedKeysComeInPages(t *testing.T) {
+	s := &server{models: parkedOnly{}}
+	req := &projectionv1.ListParkedKeysRequest{Projection: "m"}
+	var sizes []int
+	for {
+		reply, err := s.ListParkedKeys(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := fmt.Sprintf("k%03d", 50*len(sizes))
+		want := &projectionv1.ParkedKey{Projection: "m", Key: first, Position: 7, Cause: "c", ParkTime: timestamppb.New(noon)}
+		if got := reply.GetParkedKeys()[0]; !proto.Equal(got, want) {
+			t.Errorf("got %s, want %s", prototext.Format(got), prototext.Format(want))
+		}
+		sizes = append(sizes, len(reply.GetParkedKeys()))
+		if req.PageToken = reply.GetNextPageToken(); req.PageToken == "" {
+			break
+		}
+		for _, other := range []*projectionv1.ListParkedKeysRequest{{PageToken: req.PageToken}, {PageToken: "zzz"}, {PageToken: "e30!"}} {
+			if _, err := s.ListParkedKeys(t.Context(), other); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_INVALID_FIELD) {
+				t.Errorf("%v: %v", other, err)
+			}
+		}
+	}
+	if !slices.Equal(sizes, []int{50, 50, 20}) {
+		t.Errorf("pages of %v", sizes)
+	}
+	if reply, err := s.ListParkedKeys(t.Context(), &projectionv1.ListParkedKeysRequest{PageSize: 5000}); err != nil || len(reply.GetParkedKeys()) != 120 || reply.GetNextPageToken() != "" {
+		t.Errorf("of a large page: %v, %v", reply, err)
+	}
+}
+
+func TestProjection(t *testing.T) {
+	got := projection(consumer.Status{
+		Name: "orders", Build: "orders_v2_b1", Version: 2, Categories: []string{"order"}, Derived: []string{"sales"}, State: consumer.Paused,
+		PausedAt: noon, Position: 7, Head: 9, Lag: time.Second, Parked: 3, OldestParked: noon.Add(time.Hour),
+	})
+	want := &projectionv1.Projection{
+		Name: "orders", Version: 2, Build: "orders_v2_b1", Categories: []string{"order"}, Derived: []string{"sales"},
+		State: projectionv1.ProjectionState_PROJECTION_STATE_PAUSED, PauseTime: timestamppb.New(noon), Position: 7, HeadPosition: 9,
+		Lag: durationpb.New(time.Second), ParkedKeys: 3, OldestParkedTime: timestamppb.New(noon.Add(time.Hour)),
+	}
+	if !proto.Equal(got, want) {
+		t.Errorf("got %s, want %s", prototext.Format(got), prototext.Format(want))
+	}
+	for state, name := range map[consumer.State]string{
+		consumer.Live: "PROJECTION_STATE_LIVE", consumer.CatchingUp: "PROJECTION_STATE_CATCHING_UP", consumer.Stopped: "PROJECTION_STATE_STOPPED",
+	} {
+		if got := projection(consumer.Status{State: state}); got.GetState().String() != name || got.GetPauseTime() != nil || got.GetOldestParkedTime() != nil {
+			t.Errorf("%v, want %s", got, name)
+		}
+	}
+}
