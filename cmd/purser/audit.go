@@ -46,6 +46,11 @@ func auditCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if a.dataDir != "" {
+				if a.postgresURL, err = localpostgres.Find(filepath.Join(a.dataDir, "postgres")); err != nil {
+					return fmt.Errorf("--data-dir: %w", err)
+				}
+			}
 			return a.run(cmd, func(ctx context.Context, l *eventlog.Log) error { return a.compare(ctx, cmd, l, models) })
 		},
 	}
@@ -81,14 +86,7 @@ func (a *audit) chosen() ([]consumer.Model, error) {
 
 // pool is connections to the database that the flags name, once it has answered.
 func (a *audit) pool(ctx context.Context) (*pgxpool.Pool, error) {
-	url := a.postgresURL
-	if a.dataDir != "" {
-		var err error
-		if url, err = localpostgres.Find(filepath.Join(a.dataDir, "postgres")); err != nil {
-			return nil, fmt.Errorf("--data-dir: %w", err)
-		}
-	}
-	pool, err := postgres.Open(url, "audit", 0)
+	pool, err := postgres.Open(a.postgresURL, "audit", 0)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +126,7 @@ func (a *audit) compare(ctx context.Context, cmd *cobra.Command, l *eventlog.Log
 	if err := summarize(out, audited); err != nil {
 		return err
 	}
-	missing := slices.ContainsFunc(audited, func(m consumer.Audited) bool { return m.Missing })
+	missing := slices.ContainsFunc(audited, func(m consumer.Audited) bool { return len(m.Missing) > 0 })
 	switch {
 	case differences > 0:
 		return fmt.Errorf("%s from the log", plural(differences, "difference"))
@@ -162,8 +160,8 @@ func summarize(out *bufio.Writer, audited []consumer.Audited) error {
 		}
 	}
 	for _, m := range audited {
-		if m.Missing {
-			fmt.Fprintf(out, "%s: not built yet by this version\n", m.Model)
+		if len(m.Missing) > 0 {
+			fmt.Fprintf(out, "%s: no version of %s that this build reads was made yet\n", m.Model, strings.Join(m.Missing, ", "))
 			continue
 		}
 		fmt.Fprintf(out, "%s: %s compared, up to position %d\n", m.Model, plural(m.Keys, "key"), m.Position)

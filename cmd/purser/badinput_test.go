@@ -168,6 +168,11 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 		"stream tail --filter /(/":                     "--filter: error parsing regexp",
 		"stream export --all --output " + taken:        "--output: " + taken + " exists already, and is not overwritten; give another name",
 		"stream export --all --output " + taken + "/x": "--output: ",
+		"audit --model nothing":                        `--model: there is no "nothing"; there are order_summaries`,
+		"audit --data-dir /nothere":                    "--data-dir: there is no private Postgres in /nothere/postgres",
+		"projection bogus":                             `unknown command "bogus"`,
+		"projection unpark a":                          "KEY is missing: it is purser projection unpark NAME KEY",
+		"projection parked a b":                        `"b" is one argument too many: it is purser projection parked [NAME]`,
 	} {
 		begun := time.Now()
 		out, err := runCommand(t, strings.Fields(args)...)

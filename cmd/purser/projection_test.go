@@ -98,7 +98,7 @@ func TestAParkedOrderIsCured(t *testing.T) {
 		t.Error(err)
 	}
 	wantLines(t, out, "order_summaries faulty: parked since position", "order_timeline faulty: parked since position", "order_summaries: 2 keys compared")
-	if out, err := audit("--model", "payments"); err == nil || !strings.Contains(out, "payments: not built yet") {
+	if out, err := audit("--model", "payments"); err == nil || !strings.Contains(out, "payments: no version of payments that") {
 		t.Errorf("of a model that never ran: %v\n%s", err, out)
 	}
 

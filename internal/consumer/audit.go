@@ -42,8 +42,9 @@ type Audited struct {
 	Position eventlog.Position // the checkpoint
 	Keys     int
 	Parked   []ParkedKey
-	// Missing: no build of this version of the model was ever begun here, so there is nothing to compare.
-	Missing bool
+	// Missing are the tables of this version of the model that were never made here, by the names that readers know. Where
+	// there is any, nothing is compared.
+	Missing []string
 }
 
 // Audit compares what is stored of models with what the log adds up to, at their checkpoints, and calls found for each
@@ -65,10 +66,10 @@ func Audit(ctx context.Context, pool *pgxpool.Pool, log Walkable, models []Model
 		if err := a.begin(ctx); err != nil {
 			return nil, fmt.Errorf("audit %s: %w", m.name, err)
 		}
-		if len(a.positions) > 0 {
-			audits = append(audits, a)
+		if len(a.missing) > 0 {
+			done = append(done, Audited{Model: m.name, Missing: a.missing})
 		} else {
-			done = append(done, Audited{Model: m.name, Missing: true})
+			audits = append(audits, a)
 		}
 	}
 	if err := walkAll(ctx, log, audits, passed); err != nil {
@@ -144,16 +145,25 @@ type audit struct {
 	auditor auditor
 	found   func(Difference)
 
-	positions []eventlog.Position // of each partition; none where there is no build
+	missing   []string            // tables
+	positions []eventlog.Position // of each partition
 	parked    map[string]eventlog.Position
 	listed    []ParkedKey
 }
 
 // begin reads how far the model is, and sees to it that this is a place in this log.
 func (a *audit) begin(ctx context.Context) error {
-	var made bool
-	if err := a.tx.QueryRow(ctx, "SELECT to_regclass('consumer.checkpoints') IS NOT NULL").Scan(&made); err != nil || !made {
-		return err
+	for _, r := range a.model.shape.relations() {
+		var made bool
+		if err := a.tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", r.table.name).Scan(&made); err != nil {
+			return err
+		}
+		if !made {
+			a.missing = append(a.missing, r.name)
+		}
+	}
+	if len(a.missing) > 0 {
+		return nil
 	}
 	rows, err := a.tx.Query(ctx, "SELECT position, event_position, event_id FROM consumer.checkpoints WHERE build = $1 ORDER BY partition", a.model.build)
 	if err != nil {
@@ -166,8 +176,11 @@ func (a *audit) begin(ctx context.Context) error {
 		a.positions = append(a.positions, p)
 		anchors[last] = last != anchor{}
 		return nil
-	}); err != nil || len(a.positions) == 0 {
+	}); err != nil {
 		return err
+	}
+	if len(a.positions) != partitions {
+		return fmt.Errorf("it has checkpoints of %d partitions, not of %d", len(a.positions), partitions)
 	}
 	head, err := a.log.Head(ctx)
 	if err != nil {

@@ -237,11 +237,16 @@ func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error 
 		}
 		l.metrics.committed(l.model.name, b, passed)
 	}
+	l.tell()
+	return nil
+}
+
+// tell lets the one who waits for changes know of some.
+func (l *lane) tell() {
 	select {
 	case l.changed <- struct{}{}:
 	default:
 	}
-	return nil
 }
 
 // add decodes an event that the model reads, and adds it to a batch.

@@ -32,9 +32,9 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 		return false, fault.Refused(typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED, "projection %q is paused; resume it first", model)
 	}
 	// Of several who want the same, one attempt tells all.
-	var attempt uuid.UUID
-	err = c.pool.QueryRow(ctx, `UPDATE consumer.parked SET wanted = coalesce(wanted, $3) WHERE build = $1 AND key = $2 RETURNING wanted`,
-		m.build, key, uuid.New()).Scan(&attempt)
+	var o unparkOrder
+	err = c.pool.QueryRow(ctx, `UPDATE consumer.parked SET wanted = coalesce(wanted, $3) WHERE build = $1 AND key = $2 RETURNING wanted, parked_at`,
+		m.build, key, uuid.New()).Scan(&o.attempt, &o.parkedAt)
 	if errors.Is(err, pgx.ErrNoRows) || err != nil && notMadeYet(err) == nil {
 		return false, nil
 	}
@@ -44,7 +44,7 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 	ctx, cancel := sooner(ctx)
 	defer cancel()
 	for {
-		done, cause, err := c.outcome(ctx, m, key, attempt)
+		done, cause, err := c.outcome(ctx, m, key, o)
 		switch {
 		case done && cause != "":
 			return true, fault.Refused(typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED, "%q stays parked: %s", key, cause)
@@ -62,18 +62,24 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 	}
 }
 
-// outcome tells whether an attempt is over, and why it was in vain. A key that is not parked any more, or was parked anew
-// since, has been unparked.
-func (c *Consumer) outcome(ctx context.Context, m Model, key string, attempt uuid.UUID) (done bool, cause string, err error) {
-	var open, inVain bool
-	err = c.pool.QueryRow(ctx, `SELECT wanted IS NOT DISTINCT FROM $3, tried IS NOT DISTINCT FROM $3, cause FROM consumer.parked WHERE build = $1 AND key = $2`,
-		m.build, key, attempt).Scan(&open, &inVain, &cause)
+// unparkOrder is an attempt that was ordered, and since when the key was parked then.
+type unparkOrder struct {
+	attempt  uuid.UUID
+	parkedAt time.Time
+}
+
+// outcome tells whether an attempt is over, and why it was in vain: where the key is as it was, and the order is gone. A key
+// that is not parked any more, or was parked anew since, has been unparked.
+func (c *Consumer) outcome(ctx context.Context, m Model, key string, o unparkOrder) (done bool, cause string, err error) {
+	var open, same bool
+	err = c.pool.QueryRow(ctx, `SELECT wanted IS NOT DISTINCT FROM $3, parked_at = $4, cause FROM consumer.parked WHERE build = $1 AND key = $2`,
+		m.build, key, o.attempt, o.parkedAt).Scan(&open, &same, &cause)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return true, "", nil
 	case err != nil || open:
 		return false, "", err
-	case !inVain:
+	case !same:
 		return true, "", nil
 	}
 	return true, cause, nil
@@ -108,11 +114,12 @@ func (l *lane) unpark(ctx context.Context, w wish) error {
 		}
 		delete(l.parked, w.Key)
 		l.showParked()
+		l.tell()
 		l.logger.Info("a key is unparked", "model", l.model.name, "key", w.Key)
 		return nil
 	}
 	l.logger.Warn("a key can't be unparked", "model", l.model.name, "key", w.Key, "cause", err)
-	_, err = l.pool.Exec(ctx, `UPDATE consumer.parked SET wanted = NULL, tried = $3, cause = $4 WHERE build = $1 AND key = $2 AND wanted = $3
+	_, err = l.pool.Exec(ctx, `UPDATE consumer.parked SET wanted = NULL, cause = $4 WHERE build = $1 AND key = $2 AND wanted = $3
 		AND EXISTS (SELECT FROM consumer.checkpoints WHERE build = $1 AND owner = $5)`,
 		l.model.build, w.Key, w.Attempt, storable(err.Error()), l.checkpoint.owner)
 	return err

@@ -12,6 +12,6 @@ CREATE TABLE consumer.administration (
     behind_since timestamptz
 );
 
--- An attempt at a parked key that is ordered, and the last one that was made in vain. A key that can be applied leaves the
--- table, so no outcome is ever left lying about.
-ALTER TABLE consumer.parked ADD COLUMN wanted uuid, ADD COLUMN tried uuid;
+-- An attempt at a parked key that is ordered, until it is made. A key that can be applied leaves the table, so no outcome is
+-- ever left lying about.
+ALTER TABLE consumer.parked ADD COLUMN wanted uuid;
