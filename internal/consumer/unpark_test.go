@@ -139,13 +139,16 @@ func TestUnparkingUnderLoadLosesAndDoublesNothing(t *testing.T) {
 	}
 	for range 4 {
 		time.Sleep(200 * time.Millisecond)
-		go func() { time.Sleep(rand.N(500 * time.Millisecond)); cut() }()
+		var cutting sync.WaitGroup
+		cutting.Go(func() { time.Sleep(rand.N(500 * time.Millisecond)); cut() })
 		_, _ = w.unpark(asked, "accounts", "k")
+		cutting.Wait()
 	}
 	w.eventually(func() bool { _, err := w.unpark(asked, "accounts", "k"); return err == nil })
 	time.Sleep(100 * time.Millisecond)
 	cancel()
 	appending.Wait()
+	w.pool.Reset() // of what was cut and has not been noticed
 	w.settled()
 	var want []int64
 	for _, r := range w.log.Events() {
