@@ -34,12 +34,13 @@ func faultyModels() []consumer.Model {
 			panic("a bug")
 		}
 	}
-	summaries, timeline, sales := readmodel.OrderSummaries, readmodel.OrderTimeline, readmodel.SalesByDay
+	summaries, timeline := readmodel.OrderSummaries, readmodel.OrderTimeline
+	sales, customers := readmodel.SalesByDay, readmodel.CustomerTotals
 	evolve, entries := summaries.Evolve, timeline.Entries
 	summaries.Evolve = func(r *readmodel.OrderSummary, e consumer.Event) { fails(e); evolve(r, e) }
 	timeline.Entries = func(e consumer.Event) []readmodel.TimelineEntry { fails(e); return entries(e) }
-	sales.Of = &summaries
-	return []consumer.Model{summaries.Model(&sales), timeline.Model()}
+	sales.Of, customers.Of = &summaries, &summaries
+	return []consumer.Model{summaries.Model(&sales, &customers), timeline.Model()}
 }
 
 // runFaulty has the faulty version of the projector read what is there.
