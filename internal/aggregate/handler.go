@@ -75,7 +75,7 @@ type Handler[S any] struct {
 	category string
 	evolve   func(s *S, m proto.Message, at time.Time)
 	clone    func(s *S) *S
-	hasher   hasher
+	hasher   *hasher
 	clock    func() time.Time
 	cache    *lru.Cache[string, *entity[S]]
 	long     *Long // nil for streams that are short
@@ -93,7 +93,7 @@ func New[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock 
 		category: category,
 		evolve:   func(s *S, m proto.Message, at time.Time) { P(s).Evolve(m, at) },
 		clone:    func(s *S) *S { return P(s).Clone() },
-		hasher:   hasher{secret: s},
+		hasher:   &hasher{secret: s},
 		clock:    clock,
 		cache:    cache,
 	}

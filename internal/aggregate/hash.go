@@ -9,6 +9,7 @@ import (
 	"math"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -26,21 +27,22 @@ const hashPurpose = "request-hash"
 // encoding>". They are keyed because a request holds personal data, which must not be open to guessing from a stored hash.
 type hasher struct {
 	secret *secret.Secret
+	fields sync.Map // what hashedFields found, by descriptor: there are as many as types of messages
 }
 
-func (h hasher) hash(cmd Command) string {
+func (h *hasher) hash(cmd Command) string {
 	return h.under(h.secret.Current(), cmd)
 }
 
-func (h hasher) under(keyID string, cmd Command) string {
+func (h *hasher) under(keyID string, cmd Command) string {
 	name := cmd.ProtoReflect().Descriptor().FullName() // commands of different kinds may have the same fields
-	mac := h.secret.MAC(keyID, hashPurpose, append(append([]byte(name), 0), canonical(cmd)...))
+	mac := h.secret.MAC(keyID, hashPurpose, append(append([]byte(name), 0), h.canonical(cmd)...))
 	return strings.Join([]string{hashVersion, keyID, hex.EncodeToString(mac)}, ".")
 }
 
 // matches tells whether a command asks for what was recorded. A hash that can't be made again (another version of the
 // encoding, a key since removed) matches everything.
-func (h hasher) matches(cmd Command, recorded string) bool {
+func (h *hasher) matches(cmd Command, recorded string) bool {
 	version, rest, _ := strings.Cut(recorded, ".")
 	keyID, _, _ := strings.Cut(rest, ".")
 	if version != hashVersion || h.secret.MAC(keyID, hashPurpose, nil) == nil {
@@ -61,51 +63,61 @@ func hashed(fd protoreflect.FieldDescriptor) bool {
 // canonical encodes a message the same way in every build: the fields that are set, by number, each as number, length and
 // value. A field added to a message changes no encoding in which it is not set. Neither protobuf's own encoding nor its
 // JSON promises that.
-func canonical(m proto.Message) []byte {
-	return appendMessage(nil, m.ProtoReflect())
+func (h *hasher) canonical(m proto.Message) []byte {
+	return h.appendMessage(nil, m.ProtoReflect())
 }
 
-func appendMessage(b []byte, m protoreflect.Message) []byte {
-	var fields []protoreflect.FieldDescriptor
-	m.Range(func(fd protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
-		if hashed(fd) {
-			fields = append(fields, fd)
+func (h *hasher) appendMessage(b []byte, m protoreflect.Message) []byte {
+	for _, fd := range h.hashedFields(m.Descriptor()) {
+		if m.Has(fd) {
+			b = binary.AppendUvarint(b, uint64(fd.Number()))
+			b = appendBytes(b, h.appendField(nil, fd, m.Get(fd)))
 		}
-		return true
-	})
-	slices.SortFunc(fields, func(x, y protoreflect.FieldDescriptor) int { return cmp.Compare(x.Number(), y.Number()) })
-	for _, fd := range fields {
-		b = binary.AppendUvarint(b, uint64(fd.Number()))
-		b = appendBytes(b, appendField(nil, fd, m.Get(fd)))
 	}
 	return b
 }
 
-func appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) []byte {
+// hashedFields are the fields of a message that are hashed, by number.
+func (h *hasher) hashedFields(d protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
+	if known, ok := h.fields.Load(d); ok {
+		return known.([]protoreflect.FieldDescriptor)
+	}
+	var fields []protoreflect.FieldDescriptor
+	for i := range d.Fields().Len() {
+		if fd := d.Fields().Get(i); hashed(fd) {
+			fields = append(fields, fd)
+		}
+	}
+	slices.SortFunc(fields, func(x, y protoreflect.FieldDescriptor) int { return cmp.Compare(x.Number(), y.Number()) })
+	h.fields.Store(d, fields)
+	return fields
+}
+
+func (h *hasher) appendField(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) []byte {
 	switch {
 	case fd.IsMap():
 		var entries [][]byte
 		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-			e := appendBytes(nil, appendValue(nil, fd.MapKey(), k.Value()))
-			entries = append(entries, appendBytes(e, appendValue(nil, fd.MapValue(), v)))
+			e := appendBytes(nil, h.appendValue(nil, fd.MapKey(), k.Value()))
+			entries = append(entries, appendBytes(e, h.appendValue(nil, fd.MapValue(), v)))
 			return true
 		})
 		slices.SortFunc(entries, bytes.Compare)
 		return append(b, bytes.Join(entries, nil)...)
 	case fd.IsList():
 		for i := range v.List().Len() {
-			b = appendBytes(b, appendValue(nil, fd, v.List().Get(i)))
+			b = appendBytes(b, h.appendValue(nil, fd, v.List().Get(i)))
 		}
 		return b
 	default:
-		return appendValue(b, fd, v)
+		return h.appendValue(b, fd, v)
 	}
 }
 
-func appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) []byte {
+func (h *hasher) appendValue(b []byte, fd protoreflect.FieldDescriptor, v protoreflect.Value) []byte {
 	switch fd.Kind() {
 	case protoreflect.MessageKind, protoreflect.GroupKind:
-		return appendMessage(b, v.Message())
+		return h.appendMessage(b, v.Message())
 	case protoreflect.StringKind:
 		return append(b, v.String()...)
 	case protoreflect.BytesKind:
