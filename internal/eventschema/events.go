@@ -63,6 +63,7 @@ func stockEvents() []event {
 		{&stockevent.StockReserved{}, 1},
 		{&stockevent.StockReservationRejected{}, 1},
 		{&stockevent.ReservationReleased{}, 1},
+		{&stockevent.ReservationCommitted{}, 1},
 	}
 }
 

@@ -110,8 +110,10 @@ func TestStockLevels(t *testing.T) {
 		&stockevent.StockReservationRejected{OrderId: "3", Requested: 9, Available: 3},
 		&stockevent.ReservationReleased{OrderId: "1", Quantity: 4},
 		&stockevent.ReservationReleased{OrderId: "4", Quantity: 0}, // came before its reservation
+		&stockevent.StockReserved{OrderId: "5", Quantity: 2},
+		&stockevent.ReservationCommitted{OrderId: "5", Quantity: 2},
 	)
-	equal(t, level, StockLevel{OnHand: 10, Reserved: 3, Available: 7})
+	equal(t, level, StockLevel{OnHand: 8, Reserved: 3, Available: 5})
 }
 
 func TestPayments(t *testing.T) {

@@ -22,7 +22,7 @@ type StockLevel struct {
 
 // StockLevels are the products' stock.
 var StockLevels = consumer.Fold[StockLevel]{
-	Name: "stock_levels", Version: 2,
+	Name: "stock_levels", Version: 3,
 	Categories: []string{eventschema.Stock},
 	Indexes: []string{
 		"on_hand, product_id",
@@ -36,6 +36,9 @@ var StockLevels = consumer.Fold[StockLevel]{
 			r.Reserved += m.GetQuantity()
 		case *stockevent.ReservationReleased:
 			r.Reserved -= m.GetQuantity() // 0 where nothing was held
+		case *stockevent.ReservationCommitted:
+			r.OnHand -= m.GetQuantity()
+			r.Reserved -= m.GetQuantity()
 		}
 		r.Available = r.OnHand - r.Reserved
 	},

@@ -45,11 +45,7 @@ const (
 // New returns the service. It is ready while the event log answers, once all snapshots can be read by this build.
 func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) daemon.Service {
 	g := rpc.NewServer("inventory", logger, m)
-	stocks := aggregate.NewLong[stock.State](log, eventschema.Stock, s, time.Now, aggregate.Long{
-		Version: stock.Version, SnapshotEvery: snapshotEvery,
-		Window: requestWindow, Requests: maxRequests, KeyedRequests: maxReservations, Keyed: stock.OfReservation,
-		Log: logger,
-	})
+	stocks := aggregate.NewLong[stock.State](log, eventschema.Stock, s, time.Now, long(logger))
 	var renewed atomic.Bool
 	inventoryv1.RegisterInventoryServiceServer(g, &server{
 		stock:    stocks,
@@ -72,6 +68,15 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 			renewed.Store(err == nil)
 			return err
 		}},
+	}
+}
+
+// long is how the streams of products' stock, which never end, are dealt with.
+func long(logger *slog.Logger) aggregate.Long {
+	return aggregate.Long{
+		Version: stock.Version, SnapshotEvery: snapshotEvery,
+		Window: requestWindow, Requests: maxRequests, KeyedRequests: maxReservations, Keyed: stock.OfReservation,
+		Log: logger,
 	}
 }
 
@@ -129,6 +134,17 @@ func (s *server) ReleaseReservation(ctx context.Context, req *inventoryv1.Releas
 		return nil, err
 	}
 	return &inventoryv1.ReleaseReservationResponse{
+		ProductId: req.GetProductId(), OrderId: req.GetOrderId(), Etag: done.Etag(), ConsistencyToken: done.Token(),
+	}, nil
+}
+
+func (s *server) CommitReservation(ctx context.Context, req *inventoryv1.CommitReservationRequest) (*inventoryv1.CommitReservationResponse, error) {
+	c := stock.Commit{Product: req.GetProductId(), Order: req.GetOrderId()}
+	done, err := s.handle(ctx, req, func(st *stock.State) ([]proto.Message, error) { return st.Commit(c) })
+	if err != nil {
+		return nil, err
+	}
+	return &inventoryv1.CommitReservationResponse{
 		ProductId: req.GetProductId(), OrderId: req.GetOrderId(), Etag: done.Etag(), ConsistencyToken: done.Token(),
 	}, nil
 }

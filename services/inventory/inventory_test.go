@@ -64,6 +64,10 @@ func release(order string) *inventoryv1.ReleaseReservationRequest {
 	return &inventoryv1.ReleaseReservationRequest{RequestId: uuid.NewString(), ProductId: "mug", OrderId: order}
 }
 
+func commit(order string) *inventoryv1.CommitReservationRequest {
+	return &inventoryv1.CommitReservationRequest{RequestId: uuid.NewString(), ProductId: "mug", OrderId: order}
+}
+
 func lastEvent(t *testing.T, log *eventlog.Log) proto.Message {
 	t.Helper()
 	all, err := log.Read(t.Context(), "stock-mug", 0, 0)
@@ -188,6 +192,81 @@ func TestReleaseSaysWhoseWishItWas(t *testing.T) {
 		if again, err := s.ReleaseReservation(c.ctx, release(order)); err != nil || again.GetEtag() != first.GetEtag() {
 			t.Errorf("released by another request: %v, %v, first %v", again, err, first)
 		}
+	}
+}
+
+func TestCommitTakesTheGoodsOnce(t *testing.T) {
+	s, log := stocked(t, 5)
+	if _, err := s.ReserveStock(t.Context(), reservation("7", 2)); err != nil {
+		t.Fatal(err)
+	}
+	req := commit("7")
+	first, err := s.CommitReservation(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (&inventoryv1.CommitReservationResponse{
+		ProductId: "mug", OrderId: "7", Etag: `"2"`, ConsistencyToken: first.GetConsistencyToken(),
+	}); !proto.Equal(first, want) || first.GetConsistencyToken() == "" {
+		t.Errorf("replied %v, want %v", first, want)
+	}
+	want := &stockevent.ReservationCommitted{ProductId: "mug", OrderId: "7", Quantity: 2}
+	if got := lastEvent(t, log); !proto.Equal(got, want) {
+		t.Errorf("recorded %v, want %v", got, want)
+	}
+	for name, again := range map[string]*inventoryv1.CommitReservationRequest{"a repeat": req, "another request": commit("7")} {
+		if reply, err := s.CommitReservation(t.Context(), again); err != nil || reply.GetEtag() != first.GetEtag() {
+			t.Errorf("committed by %s: %v, %v, first %v", name, reply, err, first)
+		}
+	}
+	// The rest can be had, and no more than that.
+	if reply, err := s.ReserveStock(t.Context(), reservation("8", 4)); err != nil || reply.GetAvailable() != 3 {
+		t.Errorf("reserved more than is left: %v, %v", reply, err)
+	}
+}
+
+func TestCommitRefuses(t *testing.T) {
+	s, log := stocked(t, 5)
+	for _, order := range []string{"held", "left", "released"} {
+		if _, err := s.ReserveStock(t.Context(), reservation(order, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.CommitReservation(t.Context(), commit("left")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.ReleaseReservation(t.Context(), release("released")); err != nil {
+		t.Fatal(err)
+	}
+	before := lastEvent(t, log)
+	send := func(req *inventoryv1.CommitReservationRequest) error {
+		_, err := s.CommitReservation(t.Context(), req)
+		return err
+	}
+	unknown, stale := commit("7"), commit("held")
+	unknown.ProductId, stale.Etag = "pen", `"0"`
+	_, releasing := s.ReleaseReservation(t.Context(), release("left"))
+	_, reserving := s.ReserveStock(t.Context(), reservation("left", 1))
+	for name, c := range map[string]struct {
+		err    error
+		reason typev1.ErrorReason
+	}{
+		"a commit of what was released":             {send(commit("released")), typev1.ErrorReason_ERROR_REASON_RESERVATION_NOT_HELD},
+		"a commit of what was never reserved":       {send(commit("never")), typev1.ErrorReason_ERROR_REASON_RESERVATION_NOT_HELD},
+		"a commit of a product never created":       {send(unknown), typev1.ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND},
+		"a commit for an etag of before":            {send(stale), typev1.ErrorReason_ERROR_REASON_ETAG_MISMATCH},
+		"a release of what has left":                {releasing, typev1.ErrorReason_ERROR_REASON_RESERVATION_COMMITTED},
+		"a reservation that comes after its commit": {reserving, typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED},
+	} {
+		if !fault.Is(c.err, c.reason) {
+			t.Errorf("%s: %v, want %v", name, c.err, c.reason)
+		}
+	}
+	if after := lastEvent(t, log); !proto.Equal(before, after) {
+		t.Errorf("a refusal left %v behind", after)
+	}
+	if err := send(commit("held")); err != nil {
+		t.Errorf("committed after all that: %v", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -122,6 +123,51 @@ func TestReservationsRaceTheirReleases(t *testing.T) {
 	st, _, err := b.stock.Load(ctx, "mug")
 	if err != nil || st.Reserved != 0 || len(st.Held) != 0 || st.OnHand != 1000 || len(st.Marks) != orders+1 {
 		t.Errorf("in the end: %+v, %v", st, err)
+	}
+}
+
+// Whichever of the two comes first, and whichever replica each reaches, the goods have either left or are there for others.
+func TestCommitsRaceReleases(t *testing.T) {
+	a, b, _ := newReplicas(t)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	const orders = 100
+	for i := range orders {
+		if _, err := a.ReserveStock(ctx, reservation(fmt.Sprint(i), 2)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var wg sync.WaitGroup
+	var commits, releases atomic.Int64
+	race := func(n *atomic.Int64, err error, lost typev1.ErrorReason) {
+		if err == nil {
+			n.Add(1)
+		} else if !fault.Is(err, lost) {
+			t.Error(err)
+		}
+	}
+	for i := range orders {
+		order := fmt.Sprint(i)
+		committing, releasing := a, b
+		if i%3 == 0 {
+			releasing = a
+		}
+		wg.Go(func() {
+			_, err := committing.CommitReservation(ctx, commit(order))
+			race(&commits, err, typev1.ErrorReason_ERROR_REASON_RESERVATION_NOT_HELD)
+		})
+		wg.Go(func() {
+			_, err := releasing.ReleaseReservation(ctx, release(order))
+			race(&releases, err, typev1.ErrorReason_ERROR_REASON_RESERVATION_COMMITTED)
+		})
+	}
+	wg.Wait()
+	st, _, err := b.stock.Load(ctx, "mug")
+	if err != nil || st.OnHand != 1000-2*commits.Load() || st.Reserved != 0 || len(st.Held) != 0 {
+		t.Errorf("in the end: %d on hand, %d reserved, %v", st.OnHand, st.Reserved, err)
+	}
+	if commits.Load()+releases.Load() != orders {
+		t.Errorf("%d commits and %d releases of %d reservations", commits.Load(), releases.Load(), orders)
 	}
 }
 

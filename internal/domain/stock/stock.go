@@ -1,8 +1,9 @@
 // Package stock decides who gets how much of a product, and says how much there is.
 //
-// An order holds at most one reservation of a product. A release is final, and leaves its mark even where there was
-// nothing to release: the mark refuses a reservation that was asked for earlier and arrives later. An attempt may say
-// until when it is valid; one that arrives after that is refused and recorded nowhere, so marks need not be kept for ever.
+// An order holds at most one reservation of a product, which ends by a release, where the goods stay, or by a commit, where
+// they have left. Either is final and leaves a mark, a release even where there was nothing to release: the mark refuses a
+// reservation that was asked for earlier and arrives later. An attempt may say until when it is valid; one that arrives
+// after that is refused and recorded nowhere, so marks need not be kept for ever.
 package stock
 
 import (
@@ -22,8 +23,8 @@ const (
 	maxOnHand      = 1_000_000_000_000_000
 	maxReceived    = 1_000_000_000
 	maxReservation = 9999
-	// maxValidity is how long an attempt to reserve may be valid; markWindow, how long by the events' own times a release
-	// refuses later reservations. The difference is for clocks that differ.
+	// maxValidity is how long an attempt to reserve may be valid; markWindow, how long by the events' own times the end of a
+	// reservation refuses later ones. The difference is for clocks that differ.
 	maxValidity = 10 * time.Minute
 	markWindow  = 15 * time.Minute
 )
@@ -45,15 +46,16 @@ type State struct {
 	// Held is how much each order holds, Reserved what that adds up to.
 	Held     map[string]int64
 	Reserved int64
-	// Marks are those of releases, in the order they were made; ended has the orders.
+	// Marks are those of ended reservations, in the order they were made; ended has them by their orders.
 	Marks []Mark
-	ended map[string]bool
+	ended map[string]Mark
 }
 
-// Mark says that the reservation of an order was ended.
+// Mark says that the reservation of an order was ended: released, or committed.
 type Mark struct {
-	Order string
-	At    time.Time
+	Order     string
+	At        time.Time
+	Committed bool `json:",omitempty"`
 }
 
 // Available is what can still be reserved.
@@ -72,9 +74,9 @@ func (s *State) Evolve(m proto.Message, at time.Time) {
 		s.Held[e.GetOrderId()] = e.GetQuantity()
 		s.Reserved += e.GetQuantity()
 	case *stockevent.ReservationReleased:
-		s.Reserved -= s.Held[e.GetOrderId()]
-		delete(s.Held, e.GetOrderId())
-		s.mark(e.GetOrderId(), at)
+		s.end(Mark{Order: e.GetOrderId(), At: at})
+	case *stockevent.ReservationCommitted:
+		s.OnHand -= s.end(Mark{Order: e.GetOrderId(), At: at, Committed: true})
 	}
 }
 
@@ -91,23 +93,28 @@ func (s *State) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, (*fields)(s)); err != nil {
 		return err
 	}
-	s.ended = make(map[string]bool, len(s.Marks))
+	s.ended = make(map[string]Mark, len(s.Marks))
 	for _, m := range s.Marks {
-		s.ended[m.Order] = true
+		s.ended[m.Order] = m
 	}
 	return nil
 }
 
-func (s *State) mark(order string, at time.Time) {
-	for len(s.Marks) > 0 && at.Sub(s.Marks[0].At) > markWindow {
+// end ends a reservation, and returns how much was held.
+func (s *State) end(m Mark) (held int64) {
+	held = s.Held[m.Order]
+	s.Reserved -= held
+	delete(s.Held, m.Order)
+	for len(s.Marks) > 0 && m.At.Sub(s.Marks[0].At) > markWindow {
 		delete(s.ended, s.Marks[0].Order)
 		s.Marks = s.Marks[1:]
 	}
 	if s.ended == nil {
-		s.ended = map[string]bool{}
+		s.ended = map[string]Mark{}
 	}
-	s.ended[order] = true
-	s.Marks = append(s.Marks, Mark{Order: order, At: at})
+	s.ended[m.Order] = m
+	s.Marks = append(s.Marks, m)
+	return held
 }
 
 // Receive means that goods arrived.
@@ -140,6 +147,7 @@ type Reserve struct {
 // RESERVATION_ENDED and ATTEMPT_EXPIRED.
 func (s *State) Reserve(c Reserve) ([]proto.Message, error) {
 	held, holds := s.Held[c.Order]
+	_, ended := s.ended[c.Order]
 	switch {
 	case c.Quantity < 1 || c.Quantity > maxReservation:
 		return nil, fault.InvalidField("quantity", "must be from 1 to %d", maxReservation)
@@ -150,7 +158,7 @@ func (s *State) Reserve(c Reserve) ([]proto.Message, error) {
 	case holds:
 		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_DIFFERS,
 			"order %s holds %d of product %s", c.Order, held, c.Product)
-	case s.ended[c.Order]:
+	case ended:
 		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED,
 			"the reservation of product %s for order %s has ended", c.Product, c.Order)
 	case !c.ValidUntil.IsZero() && c.Now.After(c.ValidUntil):
@@ -170,14 +178,38 @@ type Release struct {
 	Reason         stockevent.ReleaseReason
 }
 
-// Release ends an order's reservation, also one that never was.
+// Release ends an order's reservation, also one that never was. Refused with RESERVATION_COMMITTED where the goods have left;
+// after that is forgotten it is a release of nothing.
 func (s *State) Release(c Release) ([]proto.Message, error) {
-	if s.ended[c.Order] {
+	switch mark, ended := s.ended[c.Order]; {
+	case mark.Committed:
+		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_COMMITTED,
+			"the goods of product %s for order %s have left", c.Product, c.Order)
+	case ended:
 		return nil, nil
 	}
 	return events(&stockevent.ReservationReleased{
 		ProductId: c.Product, OrderId: c.Order, Quantity: s.Held[c.Order], Reason: c.Reason,
 	})
+}
+
+// Commit means that the goods of an order's reservation have left, all of them.
+type Commit struct {
+	Product, Order string
+}
+
+// Commit ends an order's reservation together with what is on hand for it. Refused with RESERVATION_NOT_HELD where there is
+// none, whether it never was, was released, or was committed so long ago that it is not remembered.
+func (s *State) Commit(c Commit) ([]proto.Message, error) {
+	held, holds := s.Held[c.Order]
+	switch {
+	case holds:
+		return events(&stockevent.ReservationCommitted{ProductId: c.Product, OrderId: c.Order, Quantity: held})
+	case s.ended[c.Order].Committed:
+		return nil, nil
+	}
+	return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_NOT_HELD,
+		"order %s holds nothing of product %s", c.Order, c.Product)
 }
 
 func events(m ...proto.Message) ([]proto.Message, error) { return m, nil }

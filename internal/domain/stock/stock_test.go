@@ -22,6 +22,8 @@ const (
 	limit   = typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT
 	differs = typev1.ErrorReason_ERROR_REASON_RESERVATION_DIFFERS
 	ended   = typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED
+	notHeld = typev1.ErrorReason_ERROR_REASON_RESERVATION_NOT_HELD
+	left    = typev1.ErrorReason_ERROR_REASON_RESERVATION_COMMITTED
 	expired = typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED
 	reason  = stockevent.ReleaseReason_RELEASE_REASON_ORDER_ENDED
 )
@@ -36,6 +38,10 @@ func reserved(order string, n int64) proto.Message {
 
 func released(order string, n int64) proto.Message {
 	return &stockevent.ReservationReleased{ProductId: "mug", OrderId: order, Quantity: n, Reason: reason}
+}
+
+func committed(order string, n int64) proto.Message {
+	return &stockevent.ReservationCommitted{ProductId: "mug", OrderId: order, Quantity: n}
 }
 
 func tooFew(order string, requested, available int64) proto.Message {
@@ -61,6 +67,12 @@ func reserve(order string, n int64) command { return reserveUntil(order, n, time
 func release(order string) command {
 	return func(s *stock.State) ([]proto.Message, error) {
 		return s.Release(stock.Release{Product: "mug", Order: order, Reason: reason})
+	}
+}
+
+func commit(order string) command {
+	return func(s *stock.State) ([]proto.Message, error) {
+		return s.Commit(stock.Commit{Product: "mug", Order: order})
 	}
 }
 
@@ -94,6 +106,8 @@ func TestDecide(t *testing.T) {
 		{"reserve again, another quantity", past{received(5), reserved("7", 3)}, reserve("7", 4), nil, differs},
 		{"reserve after a release", past{received(5), reserved("7", 3), released("7", 3)}, reserve("7", 3), nil, ended},
 		{"reserve after a release that came first", past{received(5), released("7", 0)}, reserve("7", 3), nil, ended},
+		{"reserve after a commit", past{received(5), reserved("7", 3), committed("7", 3)}, reserve("7", 3), nil, ended},
+		{"reserve more than was left by a commit", past{received(5), reserved("6", 3), committed("6", 3)}, reserve("7", 3), tooFew("7", 3, 2), fine},
 		{"reserve in time", past{received(5)}, reserveUntil("7", 1, now), reserved("7", 1), fine},
 		{"reserve too late", past{received(5)}, reserveUntil("7", 1, now.Add(-time.Nanosecond)), nil, expired},
 		{"reserve too late and too much", past{received(5)}, reserveUntil("7", 6, now.Add(-1)), nil, expired},
@@ -106,6 +120,15 @@ func TestDecide(t *testing.T) {
 		{"release nothing", past{received(5)}, release("7"), released("7", 0), fine},
 		{"release after a rejection", past{tooFew("7", 1, 0)}, release("7"), released("7", 0), fine},
 		{"release of another order", past{received(5), reserved("6", 3)}, release("7"), released("7", 0), fine},
+		{"release after a commit", past{received(5), reserved("7", 3), committed("7", 3)}, release("7"), nil, left},
+
+		{"commit", past{received(5), reserved("7", 3)}, commit("7"), committed("7", 3), fine},
+		{"commit again", past{received(5), reserved("7", 3), committed("7", 3)}, commit("7"), nil, fine},
+		{"commit after a release", past{received(5), reserved("7", 3), released("7", 3)}, commit("7"), nil, notHeld},
+		{"commit nothing", past{received(5)}, commit("7"), nil, notHeld},
+		{"commit after a rejection", past{tooFew("7", 1, 0)}, commit("7"), nil, notHeld},
+		{"commit of another order", past{received(5), reserved("6", 3)}, commit("7"), nil, notHeld},
+		{"commit of what was never stocked", nil, commit("7"), nil, notHeld},
 	} {
 		var s stock.State
 		for _, m := range c.given {
@@ -132,29 +155,60 @@ func TestEvolve(t *testing.T) {
 	if !s.Exists || s.OnHand != 5 || s.Reserved != 1 || s.Available() != 4 || len(s.Held) != 1 || s.Held["7"] != 1 {
 		t.Errorf("%+v", s)
 	}
+	// What leaves was reserved, so there is as much for others as before.
+	s.Evolve(committed("7", 1), now)
+	if s.OnHand != 4 || s.Reserved != 0 || s.Available() != 4 || len(s.Held) != 0 {
+		t.Errorf("after a commit: %+v", s)
+	}
 }
 
 // A mark outlives every attempt that may still be valid, and no more.
 func TestMarksAreForgotten(t *testing.T) {
+	for name, end := range map[string]func(order string) proto.Message{
+		"release": func(order string) proto.Message { return released(order, 1) },
+		"commit":  func(order string) proto.Message { return committed(order, 1) },
+	} {
+		var s stock.State
+		s.Evolve(received(5), now)
+		for i, after := range []time.Duration{0, 15 * time.Minute, 15*time.Minute + 1} {
+			if _, err := reserve("0", 1)(&s); i > 0 && !fault.Is(err, ended) {
+				t.Errorf("%s: within a quarter of an hour: %v", name, err)
+			}
+			order := fmt.Sprint(i)
+			s.Evolve(reserved(order, 1), now)
+			s.Evolve(end(order), now.Add(after))
+		}
+		if got, err := reserve("0", 1)(&s); err != nil || len(got) != 1 {
+			t.Errorf("%s: after more than that: %v, %v", name, got, err)
+		}
+		if len(s.Marks) != 2 {
+			t.Errorf("%s: %d marks are kept", name, len(s.Marks))
+		}
+	}
+}
+
+// A commit that is not remembered gives nothing back, and takes nothing twice.
+func TestACommitThatIsForgottenStaysOne(t *testing.T) {
 	var s stock.State
-	s.Evolve(received(5), now)
-	s.Evolve(released("7", 0), now)
-	s.Evolve(released("8", 0), now.Add(15*time.Minute))
-	if _, err := reserve("7", 1)(&s); !fault.Is(err, ended) {
-		t.Errorf("after a quarter of an hour: %v", err)
+	for _, m := range []proto.Message{received(5), reserved("7", 3), committed("7", 3)} {
+		s.Evolve(m, now)
 	}
-	s.Evolve(released("9", 0), now.Add(15*time.Minute+1))
-	if got, err := reserve("7", 1)(&s); err != nil || len(got) != 1 {
-		t.Errorf("after more than that: %v, %v", got, err)
+	s.Evolve(released("8", 0), now.Add(time.Hour))
+	if got, err := commit("7")(&s); !fault.Is(err, notHeld) || len(got) != 0 {
+		t.Errorf("committed again: %v, %v", got, err)
 	}
-	if len(s.Marks) != 2 {
-		t.Errorf("%d marks are kept", len(s.Marks))
+	got, err := release("7")(&s)
+	if err != nil || len(got) != 1 || !proto.Equal(got[0], released("7", 0)) {
+		t.Fatalf("released: %v, %v", got, err)
+	}
+	if s.Evolve(got[0], now.Add(time.Hour)); s.OnHand != 2 || s.Available() != 2 {
+		t.Errorf("%+v", s)
 	}
 }
 
 // A snapshot keeps all of a state, and a copy shares nothing with it.
 func TestAStateSurvivesItsJSONAndItsCopies(t *testing.T) {
-	past := []proto.Message{received(9), reserved("6", 2), reserved("7", 1), released("6", 2), released("8", 0)}
+	past := []proto.Message{received(9), reserved("6", 2), reserved("7", 1), released("6", 2), released("8", 0), committed("7", 1)}
 	fold := func(s *stock.State, events []proto.Message) {
 		for i, m := range events {
 			s.Evolve(m, now.Add(time.Duration(i)*time.Minute))
@@ -180,6 +234,9 @@ func TestAStateSurvivesItsJSONAndItsCopies(t *testing.T) {
 			if _, err := reserve("8", 1)(other); !fault.Is(err, ended) {
 				t.Errorf("%s after %d events: a mark is lost: %v", name, cut, err)
 			}
+			if _, err := release("7")(other); !fault.Is(err, left) {
+				t.Errorf("%s after %d events: a commit is forgotten: %v", name, cut, err)
+			}
 			a, _ := json.Marshal(other)
 			if b, _ := json.Marshal(&s); !bytes.Equal(a, b) {
 				t.Errorf("%s after %d events ends as %s, want %s", name, cut, a, b)
@@ -188,8 +245,8 @@ func TestAStateSurvivesItsJSONAndItsCopies(t *testing.T) {
 	}
 }
 
-// Whatever was decided, a copy and what is read back from JSON decide the same, and each order has one mark at most, none of
-// them older beside the last than its window.
+// Whatever was decided, a copy and what is read back from JSON decide the same, what is reserved is what is held and is on
+// hand, and each order has one mark at most, none of them older beside the last than its window.
 func TestCopiesDecideTheSame(t *testing.T) {
 	orders := []string{"1", "2", "3"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -198,10 +255,17 @@ func TestCopiesDecideTheSame(t *testing.T) {
 		for range rapid.IntRange(1, 30).Draw(t, "commands") {
 			at = at.Add(time.Duration(rapid.IntRange(0, 10).Draw(t, "minutes")) * time.Minute)
 			order := rapid.SampledFrom(orders).Draw(t, "order")
-			do := rapid.SampledFrom([]command{receive(3), reserve(order, 2), release(order)}).Draw(t, "command")
+			do := rapid.SampledFrom([]command{receive(3), reserve(order, 2), release(order), commit(order)}).Draw(t, "command")
 			messages, _ := do(&s) // refusals leave it as it is
 			for _, m := range messages {
 				s.Evolve(m, at)
+			}
+			var held int64
+			for _, n := range s.Held {
+				held += n
+			}
+			if s.Reserved != held || s.Available() < 0 {
+				t.Fatalf("%d reserved, %d held, %d on hand", s.Reserved, held, s.OnHand)
 			}
 			marked := map[string]bool{}
 			for _, m := range s.Marks {
@@ -219,7 +283,7 @@ func TestCopiesDecideTheSame(t *testing.T) {
 				t.Fatal(err)
 			}
 			for _, order := range orders {
-				for name, do := range map[string]command{"reserve": reserve(order, 1), "release": release(order)} {
+				for name, do := range map[string]command{"reserve": reserve(order, 1), "release": release(order), "commit": commit(order)} {
 					want, refused := do(&s)
 					for _, other := range []*stock.State{&restored, s.Clone()} {
 						got, err := do(other)

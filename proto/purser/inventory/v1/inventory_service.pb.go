@@ -531,6 +531,146 @@ func (x *ReleaseReservationResponse) GetConsistencyToken() string {
 	return ""
 }
 
+type CommitReservationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names this command; a repeat with the same id has no second effect and gives the same answer (AIP-155).
+	RequestId string `protobuf:"bytes,1,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// If set, the command is carried out only while this is still the current etag (AIP-154).
+	Etag          string `protobuf:"bytes,2,opt,name=etag,proto3" json:"etag,omitempty"`
+	ProductId     string `protobuf:"bytes,3,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
+	OrderId       string `protobuf:"bytes,4,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *CommitReservationRequest) Reset() {
+	*x = CommitReservationRequest{}
+	mi := &file_purser_inventory_v1_inventory_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitReservationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitReservationRequest) ProtoMessage() {}
+
+func (x *CommitReservationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_inventory_v1_inventory_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitReservationRequest.ProtoReflect.Descriptor instead.
+func (*CommitReservationRequest) Descriptor() ([]byte, []int) {
+	return file_purser_inventory_v1_inventory_service_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *CommitReservationRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+func (x *CommitReservationRequest) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *CommitReservationRequest) GetProductId() string {
+	if x != nil {
+		return x.ProductId
+	}
+	return ""
+}
+
+func (x *CommitReservationRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+type CommitReservationResponse struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ProductId string                 `protobuf:"bytes,1,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
+	OrderId   string                 `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	// The stream's revision after this command, quoted (AIP-154).
+	Etag string `protobuf:"bytes,3,opt,name=etag,proto3" json:"etag,omitempty"`
+	// Give this to a read to see at least what this command did.
+	ConsistencyToken string `protobuf:"bytes,4,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *CommitReservationResponse) Reset() {
+	*x = CommitReservationResponse{}
+	mi := &file_purser_inventory_v1_inventory_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *CommitReservationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*CommitReservationResponse) ProtoMessage() {}
+
+func (x *CommitReservationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_inventory_v1_inventory_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use CommitReservationResponse.ProtoReflect.Descriptor instead.
+func (*CommitReservationResponse) Descriptor() ([]byte, []int) {
+	return file_purser_inventory_v1_inventory_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *CommitReservationResponse) GetProductId() string {
+	if x != nil {
+		return x.ProductId
+	}
+	return ""
+}
+
+func (x *CommitReservationResponse) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *CommitReservationResponse) GetEtag() string {
+	if x != nil {
+		return x.Etag
+	}
+	return ""
+}
+
+func (x *CommitReservationResponse) GetConsistencyToken() string {
+	if x != nil {
+		return x.ConsistencyToken
+	}
+	return ""
+}
+
 var File_purser_inventory_v1_inventory_service_proto protoreflect.FileDescriptor
 
 const file_purser_inventory_v1_inventory_service_proto_rawDesc = "" +
@@ -581,15 +721,29 @@ const file_purser_inventory_v1_inventory_service_proto_rawDesc = "" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x19\n" +
 	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x12\n" +
 	"\x04etag\x18\x03 \x01(\tR\x04etag\x12+\n" +
+	"\x11consistency_token\x18\x04 \x01(\tR\x10consistencyToken\"\xee\x01\n" +
+	"\x18CommitReservationRequest\x12'\n" +
+	"\n" +
+	"request_id\x18\x01 \x01(\tB\b\xbaH\x05r\x03\xb0\x01\x01R\trequestId\x12\x1b\n" +
+	"\x04etag\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18 R\x04etag\x12G\n" +
+	"\n" +
+	"product_id\x18\x03 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\tproductId\x12C\n" +
+	"\border_id\x18\x04 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\aorderId\"\x96\x01\n" +
+	"\x19CommitReservationResponse\x12\x1d\n" +
+	"\n" +
+	"product_id\x18\x01 \x01(\tR\tproductId\x12\x19\n" +
+	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x12\n" +
+	"\x04etag\x18\x03 \x01(\tR\x04etag\x12+\n" +
 	"\x11consistency_token\x18\x04 \x01(\tR\x10consistencyToken*}\n" +
 	"\x12ReservationOutcome\x12#\n" +
 	"\x1fRESERVATION_OUTCOME_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cRESERVATION_OUTCOME_RESERVED\x10\x01\x12 \n" +
-	"\x1cRESERVATION_OUTCOME_REJECTED\x10\x022\xd3\x02\n" +
+	"\x1cRESERVATION_OUTCOME_REJECTED\x10\x022\xc7\x03\n" +
 	"\x10InventoryService\x12c\n" +
 	"\fReceiveStock\x12(.purser.inventory.v1.ReceiveStockRequest\x1a).purser.inventory.v1.ReceiveStockResponse\x12c\n" +
 	"\fReserveStock\x12(.purser.inventory.v1.ReserveStockRequest\x1a).purser.inventory.v1.ReserveStockResponse\x12u\n" +
-	"\x12ReleaseReservation\x12..purser.inventory.v1.ReleaseReservationRequest\x1a/.purser.inventory.v1.ReleaseReservationResponseBBZ@github.com/purserhq/purser/proto/purser/inventory/v1;inventoryv1b\x06proto3"
+	"\x12ReleaseReservation\x12..purser.inventory.v1.ReleaseReservationRequest\x1a/.purser.inventory.v1.ReleaseReservationResponse\x12r\n" +
+	"\x11CommitReservation\x12-.purser.inventory.v1.CommitReservationRequest\x1a..purser.inventory.v1.CommitReservationResponseBBZ@github.com/purserhq/purser/proto/purser/inventory/v1;inventoryv1b\x06proto3"
 
 var (
 	file_purser_inventory_v1_inventory_service_proto_rawDescOnce sync.Once
@@ -604,7 +758,7 @@ func file_purser_inventory_v1_inventory_service_proto_rawDescGZIP() []byte {
 }
 
 var file_purser_inventory_v1_inventory_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_purser_inventory_v1_inventory_service_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_purser_inventory_v1_inventory_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_purser_inventory_v1_inventory_service_proto_goTypes = []any{
 	(ReservationOutcome)(0),            // 0: purser.inventory.v1.ReservationOutcome
 	(*ReceiveStockRequest)(nil),        // 1: purser.inventory.v1.ReceiveStockRequest
@@ -613,19 +767,23 @@ var file_purser_inventory_v1_inventory_service_proto_goTypes = []any{
 	(*ReserveStockResponse)(nil),       // 4: purser.inventory.v1.ReserveStockResponse
 	(*ReleaseReservationRequest)(nil),  // 5: purser.inventory.v1.ReleaseReservationRequest
 	(*ReleaseReservationResponse)(nil), // 6: purser.inventory.v1.ReleaseReservationResponse
-	(*timestamppb.Timestamp)(nil),      // 7: google.protobuf.Timestamp
+	(*CommitReservationRequest)(nil),   // 7: purser.inventory.v1.CommitReservationRequest
+	(*CommitReservationResponse)(nil),  // 8: purser.inventory.v1.CommitReservationResponse
+	(*timestamppb.Timestamp)(nil),      // 9: google.protobuf.Timestamp
 }
 var file_purser_inventory_v1_inventory_service_proto_depIdxs = []int32{
-	7, // 0: purser.inventory.v1.ReserveStockRequest.valid_until:type_name -> google.protobuf.Timestamp
+	9, // 0: purser.inventory.v1.ReserveStockRequest.valid_until:type_name -> google.protobuf.Timestamp
 	0, // 1: purser.inventory.v1.ReserveStockResponse.outcome:type_name -> purser.inventory.v1.ReservationOutcome
 	1, // 2: purser.inventory.v1.InventoryService.ReceiveStock:input_type -> purser.inventory.v1.ReceiveStockRequest
 	3, // 3: purser.inventory.v1.InventoryService.ReserveStock:input_type -> purser.inventory.v1.ReserveStockRequest
 	5, // 4: purser.inventory.v1.InventoryService.ReleaseReservation:input_type -> purser.inventory.v1.ReleaseReservationRequest
-	2, // 5: purser.inventory.v1.InventoryService.ReceiveStock:output_type -> purser.inventory.v1.ReceiveStockResponse
-	4, // 6: purser.inventory.v1.InventoryService.ReserveStock:output_type -> purser.inventory.v1.ReserveStockResponse
-	6, // 7: purser.inventory.v1.InventoryService.ReleaseReservation:output_type -> purser.inventory.v1.ReleaseReservationResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
+	7, // 5: purser.inventory.v1.InventoryService.CommitReservation:input_type -> purser.inventory.v1.CommitReservationRequest
+	2, // 6: purser.inventory.v1.InventoryService.ReceiveStock:output_type -> purser.inventory.v1.ReceiveStockResponse
+	4, // 7: purser.inventory.v1.InventoryService.ReserveStock:output_type -> purser.inventory.v1.ReserveStockResponse
+	6, // 8: purser.inventory.v1.InventoryService.ReleaseReservation:output_type -> purser.inventory.v1.ReleaseReservationResponse
+	8, // 9: purser.inventory.v1.InventoryService.CommitReservation:output_type -> purser.inventory.v1.CommitReservationResponse
+	6, // [6:10] is the sub-list for method output_type
+	2, // [2:6] is the sub-list for method input_type
 	2, // [2:2] is the sub-list for extension type_name
 	2, // [2:2] is the sub-list for extension extendee
 	0, // [0:2] is the sub-list for field type_name
@@ -642,7 +800,7 @@ func file_purser_inventory_v1_inventory_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_purser_inventory_v1_inventory_service_proto_rawDesc), len(file_purser_inventory_v1_inventory_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -22,6 +22,7 @@ const (
 	InventoryService_ReceiveStock_FullMethodName       = "/purser.inventory.v1.InventoryService/ReceiveStock"
 	InventoryService_ReserveStock_FullMethodName       = "/purser.inventory.v1.InventoryService/ReserveStock"
 	InventoryService_ReleaseReservation_FullMethodName = "/purser.inventory.v1.InventoryService/ReleaseReservation"
+	InventoryService_CommitReservation_FullMethodName  = "/purser.inventory.v1.InventoryService/CommitReservation"
 )
 
 // InventoryServiceClient is the client API for InventoryService service.
@@ -34,8 +35,10 @@ type InventoryServiceClient interface {
 	ReceiveStock(ctx context.Context, in *ReceiveStockRequest, opts ...grpc.CallOption) (*ReceiveStockResponse, error)
 	// Holds goods for an order, one reservation per order and product. Too little is an answer, not an error.
 	ReserveStock(ctx context.Context, in *ReserveStockRequest, opts ...grpc.CallOption) (*ReserveStockResponse, error)
-	// Ends an order's reservation for good, even one that has not arrived yet.
+	// Ends an order's reservation for good, even one that has not arrived yet. Refused where the goods have left.
 	ReleaseReservation(ctx context.Context, in *ReleaseReservationRequest, opts ...grpc.CallOption) (*ReleaseReservationResponse, error)
+	// Ends an order's reservation for good because its goods have left, all of them: they are no longer on hand.
+	CommitReservation(ctx context.Context, in *CommitReservationRequest, opts ...grpc.CallOption) (*CommitReservationResponse, error)
 }
 
 type inventoryServiceClient struct {
@@ -76,6 +79,16 @@ func (c *inventoryServiceClient) ReleaseReservation(ctx context.Context, in *Rel
 	return out, nil
 }
 
+func (c *inventoryServiceClient) CommitReservation(ctx context.Context, in *CommitReservationRequest, opts ...grpc.CallOption) (*CommitReservationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(CommitReservationResponse)
+	err := c.cc.Invoke(ctx, InventoryService_CommitReservation_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // InventoryServiceServer is the server API for InventoryService service.
 // All implementations must embed UnimplementedInventoryServiceServer
 // for forward compatibility.
@@ -86,8 +99,10 @@ type InventoryServiceServer interface {
 	ReceiveStock(context.Context, *ReceiveStockRequest) (*ReceiveStockResponse, error)
 	// Holds goods for an order, one reservation per order and product. Too little is an answer, not an error.
 	ReserveStock(context.Context, *ReserveStockRequest) (*ReserveStockResponse, error)
-	// Ends an order's reservation for good, even one that has not arrived yet.
+	// Ends an order's reservation for good, even one that has not arrived yet. Refused where the goods have left.
 	ReleaseReservation(context.Context, *ReleaseReservationRequest) (*ReleaseReservationResponse, error)
+	// Ends an order's reservation for good because its goods have left, all of them: they are no longer on hand.
+	CommitReservation(context.Context, *CommitReservationRequest) (*CommitReservationResponse, error)
 	mustEmbedUnimplementedInventoryServiceServer()
 }
 
@@ -106,6 +121,9 @@ func (UnimplementedInventoryServiceServer) ReserveStock(context.Context, *Reserv
 }
 func (UnimplementedInventoryServiceServer) ReleaseReservation(context.Context, *ReleaseReservationRequest) (*ReleaseReservationResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReleaseReservation not implemented")
+}
+func (UnimplementedInventoryServiceServer) CommitReservation(context.Context, *CommitReservationRequest) (*CommitReservationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CommitReservation not implemented")
 }
 func (UnimplementedInventoryServiceServer) mustEmbedUnimplementedInventoryServiceServer() {}
 func (UnimplementedInventoryServiceServer) testEmbeddedByValue()                          {}
@@ -182,6 +200,24 @@ func _InventoryService_ReleaseReservation_Handler(srv interface{}, ctx context.C
 	return interceptor(ctx, in, info, handler)
 }
 
+func _InventoryService_CommitReservation_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(CommitReservationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(InventoryServiceServer).CommitReservation(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: InventoryService_CommitReservation_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(InventoryServiceServer).CommitReservation(ctx, req.(*CommitReservationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // InventoryService_ServiceDesc is the grpc.ServiceDesc for InventoryService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -200,6 +236,10 @@ var InventoryService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReleaseReservation",
 			Handler:    _InventoryService_ReleaseReservation_Handler,
+		},
+		{
+			MethodName: "CommitReservation",
+			Handler:    _InventoryService_CommitReservation_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -47,6 +47,8 @@ const (
 	ErrorReason_ERROR_REASON_PAYMENT_VOIDED         ErrorReason = 35
 	ErrorReason_ERROR_REASON_PAYMENT_DIFFERS        ErrorReason = 36
 	ErrorReason_ERROR_REASON_STOCK_LIMIT            ErrorReason = 37
+	ErrorReason_ERROR_REASON_RESERVATION_NOT_HELD   ErrorReason = 38
+	ErrorReason_ERROR_REASON_RESERVATION_COMMITTED  ErrorReason = 39
 	ErrorReason_ERROR_REASON_PROJECTION_PAUSED      ErrorReason = 45
 	ErrorReason_ERROR_REASON_KEY_STILL_POISONED     ErrorReason = 46
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH          ErrorReason = 40
@@ -86,6 +88,8 @@ var (
 		35: "ERROR_REASON_PAYMENT_VOIDED",
 		36: "ERROR_REASON_PAYMENT_DIFFERS",
 		37: "ERROR_REASON_STOCK_LIMIT",
+		38: "ERROR_REASON_RESERVATION_NOT_HELD",
+		39: "ERROR_REASON_RESERVATION_COMMITTED",
 		45: "ERROR_REASON_PROJECTION_PAUSED",
 		46: "ERROR_REASON_KEY_STILL_POISONED",
 		40: "ERROR_REASON_ETAG_MISMATCH",
@@ -122,6 +126,8 @@ var (
 		"ERROR_REASON_PAYMENT_VOIDED":         35,
 		"ERROR_REASON_PAYMENT_DIFFERS":        36,
 		"ERROR_REASON_STOCK_LIMIT":            37,
+		"ERROR_REASON_RESERVATION_NOT_HELD":   38,
+		"ERROR_REASON_RESERVATION_COMMITTED":  39,
 		"ERROR_REASON_PROJECTION_PAUSED":      45,
 		"ERROR_REASON_KEY_STILL_POISONED":     46,
 		"ERROR_REASON_ETAG_MISMATCH":          40,
@@ -169,7 +175,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\x85.\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xd01\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -200,9 +206,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_PRODUCT_DISCONTINUED\x10\x1e\x1aY\x8a\xb5\x18U\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1a the product is not sold any more\"\x1aLeave it out of the order.\x12\xe6\x01\n" +
 	"\x1fERROR_REASON_ILLEGAL_TRANSITION\x10\x1f\x1a\xc0\x01\x8a\xb5\x18\xbb\x01\n" +
-	"\x13FAILED_PRECONDITION\x10\x04\x1a_the step is not possible in this state; the PreconditionFailure detail names the steps that are\"ARead it again, and decide again whether the step is still wanted.\x12\x91\x01\n" +
-	"\x1eERROR_REASON_RESERVATION_ENDED\x10 \x1am\x8a\xb5\x18i\n" +
-	"\x13FAILED_PRECONDITION\x10\x01\x1a:the reservation of this order was released, which is final\"\x14Place another order.\x12\xb9\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x04\x1a_the step is not possible in this state; the PreconditionFailure detail names the steps that are\"ARead it again, and decide again whether the step is still wanted.\x12\x9e\x01\n" +
+	"\x1eERROR_REASON_RESERVATION_ENDED\x10 \x1az\x8a\xb5\x18v\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aGthe reservation of this order was released or committed, which is final\"\x14Place another order.\x12\xb9\x01\n" +
 	" ERROR_REASON_RESERVATION_DIFFERS\x10!\x1a\x92\x01\x8a\xb5\x18\x8d\x01\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1a7the order already holds the product in another quantity\";Ask for the quantity that it holds, or place another order.\x12\xca\x01\n" +
 	"\x1cERROR_REASON_ATTEMPT_EXPIRED\x10\"\x1a\xa7\x01\x8a\xb5\x18\xa2\x01\n" +
@@ -212,7 +218,11 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1cERROR_REASON_PAYMENT_DIFFERS\x10$\x1a\x90\x01\x8a\xb5\x18\x8b\x01\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1aGa payment of another amount or customer was asked for this order before\")Ask for that one, or place another order.\x12\x7f\n" +
 	"\x18ERROR_REASON_STOCK_LIMIT\x10%\x1aa\x8a\xb5\x18]\n" +
-	"\x13FAILED_PRECONDITION\x10\x01\x1a-there would be more stock than can be counted\"\x15Correct the quantity.\x12\x8f\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a-there would be more stock than can be counted\"\x15Correct the quantity.\x12\xed\x01\n" +
+	"!ERROR_REASON_RESERVATION_NOT_HELD\x10&\x1a\xc5\x01\x8a\xb5\x18\xc0\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aRthe order holds nothing of the product: it never did, or its reservation was ended\"SReserve before you commit; where the reservation was released, place another order.\x12\xcb\x01\n" +
+	"\"ERROR_REASON_RESERVATION_COMMITTED\x10'\x1a\xa2\x01\x8a\xb5\x18\x9d\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aHthe goods of the reservation have left, so there is nothing to give back\":Leave it: the order holds nothing of the product any more.\x12\x8f\x01\n" +
 	"\x1eERROR_REASON_PROJECTION_PAUSED\x10-\x1ak\x8a\xb5\x18g\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1a<the projection is paused, so nobody may change what it keeps\"\x10Resume it first.\x12\xda\x01\n" +
 	"\x1fERROR_REASON_KEY_STILL_POISONED\x10.\x1a\xb4\x01\x8a\xb5\x18\xaf\x01\n" +

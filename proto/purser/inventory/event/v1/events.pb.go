@@ -265,6 +265,69 @@ func (x *StockReservationRejected) GetAvailable() int64 {
 	return 0
 }
 
+// The goods of the order's reservation have left: they are neither held nor on hand any more, and the order never holds
+// any of this product again.
+type ReservationCommitted struct {
+	state     protoimpl.MessageState `protogen:"open.v1"`
+	ProductId string                 `protobuf:"bytes,1,opt,name=product_id,json=productId,proto3" json:"product_id,omitempty"`
+	OrderId   string                 `protobuf:"bytes,2,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	// What was held, all of it.
+	Quantity      int64 `protobuf:"varint,3,opt,name=quantity,proto3" json:"quantity,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReservationCommitted) Reset() {
+	*x = ReservationCommitted{}
+	mi := &file_purser_inventory_event_v1_events_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReservationCommitted) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReservationCommitted) ProtoMessage() {}
+
+func (x *ReservationCommitted) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_inventory_event_v1_events_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReservationCommitted.ProtoReflect.Descriptor instead.
+func (*ReservationCommitted) Descriptor() ([]byte, []int) {
+	return file_purser_inventory_event_v1_events_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReservationCommitted) GetProductId() string {
+	if x != nil {
+		return x.ProductId
+	}
+	return ""
+}
+
+func (x *ReservationCommitted) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *ReservationCommitted) GetQuantity() int64 {
+	if x != nil {
+		return x.Quantity
+	}
+	return 0
+}
+
 // The order holds nothing of this product any more and never will again.
 type ReservationReleased struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
@@ -279,7 +342,7 @@ type ReservationReleased struct {
 
 func (x *ReservationReleased) Reset() {
 	*x = ReservationReleased{}
-	mi := &file_purser_inventory_event_v1_events_proto_msgTypes[3]
+	mi := &file_purser_inventory_event_v1_events_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +354,7 @@ func (x *ReservationReleased) String() string {
 func (*ReservationReleased) ProtoMessage() {}
 
 func (x *ReservationReleased) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_inventory_event_v1_events_proto_msgTypes[3]
+	mi := &file_purser_inventory_event_v1_events_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +367,7 @@ func (x *ReservationReleased) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReservationReleased.ProtoReflect.Descriptor instead.
 func (*ReservationReleased) Descriptor() ([]byte, []int) {
-	return file_purser_inventory_event_v1_events_proto_rawDescGZIP(), []int{3}
+	return file_purser_inventory_event_v1_events_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *ReservationReleased) GetProductId() string {
@@ -356,7 +419,12 @@ const file_purser_inventory_event_v1_events_proto_rawDesc = "" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x19\n" +
 	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x1c\n" +
 	"\trequested\x18\x03 \x01(\x03R\trequested\x12\x1c\n" +
-	"\tavailable\x18\x04 \x01(\x03R\tavailable\"\xad\x01\n" +
+	"\tavailable\x18\x04 \x01(\x03R\tavailable\"l\n" +
+	"\x14ReservationCommitted\x12\x1d\n" +
+	"\n" +
+	"product_id\x18\x01 \x01(\tR\tproductId\x12\x19\n" +
+	"\border_id\x18\x02 \x01(\tR\aorderId\x12\x1a\n" +
+	"\bquantity\x18\x03 \x01(\x03R\bquantity\"\xad\x01\n" +
 	"\x13ReservationReleased\x12\x1d\n" +
 	"\n" +
 	"product_id\x18\x01 \x01(\tR\tproductId\x12\x19\n" +
@@ -381,17 +449,18 @@ func file_purser_inventory_event_v1_events_proto_rawDescGZIP() []byte {
 }
 
 var file_purser_inventory_event_v1_events_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_purser_inventory_event_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_purser_inventory_event_v1_events_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_purser_inventory_event_v1_events_proto_goTypes = []any{
 	(ReleaseReason)(0),               // 0: purser.inventory.event.v1.ReleaseReason
 	(*StockReceived)(nil),            // 1: purser.inventory.event.v1.StockReceived
 	(*StockReserved)(nil),            // 2: purser.inventory.event.v1.StockReserved
 	(*StockReservationRejected)(nil), // 3: purser.inventory.event.v1.StockReservationRejected
-	(*ReservationReleased)(nil),      // 4: purser.inventory.event.v1.ReservationReleased
-	(*timestamppb.Timestamp)(nil),    // 5: google.protobuf.Timestamp
+	(*ReservationCommitted)(nil),     // 4: purser.inventory.event.v1.ReservationCommitted
+	(*ReservationReleased)(nil),      // 5: purser.inventory.event.v1.ReservationReleased
+	(*timestamppb.Timestamp)(nil),    // 6: google.protobuf.Timestamp
 }
 var file_purser_inventory_event_v1_events_proto_depIdxs = []int32{
-	5, // 0: purser.inventory.event.v1.StockReserved.expires_at:type_name -> google.protobuf.Timestamp
+	6, // 0: purser.inventory.event.v1.StockReserved.expires_at:type_name -> google.protobuf.Timestamp
 	0, // 1: purser.inventory.event.v1.ReservationReleased.reason:type_name -> purser.inventory.event.v1.ReleaseReason
 	2, // [2:2] is the sub-list for method output_type
 	2, // [2:2] is the sub-list for method input_type
@@ -411,7 +480,7 @@ func file_purser_inventory_event_v1_events_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_purser_inventory_event_v1_events_proto_rawDesc), len(file_purser_inventory_event_v1_events_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
