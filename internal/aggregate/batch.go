@@ -31,15 +31,16 @@ const (
 	trusted = 5 * time.Second
 )
 
-// work settles an entity's commands, a batch and all that come to wait meanwhile.
-func (h *Handler[S]) work(e *entity[S], batch []*job[S]) {
-	for ; len(batch) > 0; batch = e.next(maxBatch) {
-		if h.settle(e, batch) {
-			continue
+// work settles an entity's commands until none waits.
+func (h *Handler[S]) work(e *entity[S]) {
+	h.keep(e)
+	for batch := e.next(maxBatch); len(batch) > 0; batch = e.next(maxBatch) {
+		if !h.settle(e, batch) {
+			for _, j := range batch { // one of them spoils it for the others
+				h.settle(e, []*job[S]{j})
+			}
 		}
-		for _, j := range batch { // one of them spoils it for the others
-			h.settle(e, []*job[S]{j})
-		}
+		h.keep(e)
 	}
 }
 
@@ -63,7 +64,6 @@ func (h *Handler[S]) settle(e *entity[S], jobs []*job[S]) (settled bool) {
 	for _, j := range jobs { // the ones that have no answer yet; the work ends with the last deadline of all
 		j.reply(Done{}, failure(e, j, cmp.Or(j.ctx.Err(), ctx.Err()), err))
 	}
-	h.keep(ctx, e)
 	return true
 }
 

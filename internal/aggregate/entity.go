@@ -97,6 +97,14 @@ func (e *entity[S]) add(j *job[S]) (begin bool) {
 	return begin
 }
 
+// rest ends the work, unless commands wait.
+func (e *entity[S]) rest() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.working = len(e.waiting) > 0
+	return !e.working
+}
+
 // next takes commands that wait, at most so many. Where there are none the work has ended.
 func (e *entity[S]) next(limit int) []*job[S] {
 	e.mu.Lock()

@@ -161,10 +161,10 @@ func (h *Handler[S]) settled(ctx context.Context, id string, j *job[S]) (Done, e
 	j.ctx, j.answer = ctx, make(chan answer, 1)
 	e := h.entity(id)
 	if e.add(j) {
-		// The first one is usually the only one, and is settled here, which ends in time; the others by somebody who need not.
+		// The first one is usually the only one, and is settled here, which ends in time; what else is to do, by somebody who need not.
 		h.settle(e, e.next(1))
-		if others := e.next(maxBatch); len(others) > 0 {
-			go h.work(e, others)
+		if h.isDue(e) || !e.rest() {
+			go h.work(e)
 		}
 	}
 	select {

@@ -1,6 +1,8 @@
 package aggregate
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -21,8 +23,8 @@ import (
 // Long is how a handler deals with streams that never end: a command takes no longer on one of a million events than on a
 // new one.
 //
-// Such a stream has a snapshot, the last event of the stream "snapshot_<stream>": the folded state as JSON, so its fields are
-// exported. A snapshot is only ever a baseline, like a state in memory. It says which schema it has, a hash of the state's
+// Such a stream has a snapshot, the last event of the stream "snapshot_<stream>": the folded state as packed JSON, so its
+// fields are exported. A snapshot is only ever a baseline, like a state in memory. It says which schema it has, a hash of the state's
 // type and of Version; one of another schema is ignored, and the stream folded from its start.
 //
 // Requests are remembered for Window, by the events' own time, and at most so many of them. A command sent again after that
@@ -61,7 +63,7 @@ const (
 	snapshotMetadata = `{"$maxCount":1}`
 	// maxSnapshot keeps an append within what every event store takes.
 	maxSnapshot = 900 << 10
-	// eventsWorth is how many bytes of a snapshot take about as long as one event, so that snapshots of a large state, which
+	// eventsWorth is how many bytes of a snapshot's JSON take about as long as one event, so that snapshots of a large state, which
 	// are rarer, cost little.
 	eventsWorth = 100
 	// snapshotTimeout bounds how long the writing of one keeps commands waiting.
@@ -128,16 +130,37 @@ func (h *Handler[S]) restore(ctx context.Context, e *entity[S]) error {
 }
 
 func (h *Handler[S]) readable(r eventlog.Recorded) (s snapshot[S], ok bool) {
-	err := json.Unmarshal(r.Data, &s)
+	packed, err := gzip.NewReader(bytes.NewReader(r.Data))
+	if err == nil {
+		err = json.NewDecoder(packed).Decode(&s)
+	}
 	return s, err == nil && s.Schema == h.schema && s.State != nil
 }
 
-// keep writes a snapshot when it is time to. That it can't is not the command's failure: there will be another.
-func (h *Handler[S]) keep(ctx context.Context, e *entity[S]) {
-	if h.long == nil || e.revision-max(e.snapshot, eventlog.NoStream) < eventlog.Revision(max(h.long.SnapshotEvery, e.size/eventsWorth)) {
+// pack is JSON made small: most of it are ids and times.
+func pack(data []byte) ([]byte, error) {
+	var b bytes.Buffer
+	w, err := gzip.NewWriterLevel(&b, gzip.BestSpeed)
+	if err != nil {
+		return nil, err
+	}
+	_, err = w.Write(data)
+	err = errors.Join(err, w.Close())
+	return b.Bytes(), err
+}
+
+// isDue tells whether it is time for a snapshot.
+func (h *Handler[S]) isDue(e *entity[S]) bool {
+	return h.long != nil &&
+		e.revision-max(e.snapshot, eventlog.NoStream) >= eventlog.Revision(max(h.long.SnapshotEvery, e.size/eventsWorth))
+}
+
+// keep writes a snapshot when it is time to. That it can't is no command's failure: there will be another.
+func (h *Handler[S]) keep(e *entity[S]) {
+	if !h.isDue(e) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), snapshotTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), snapshotTimeout)
 	defer cancel()
 	err := h.write(ctx, e)
 	e.snapshot = e.revision // also where it failed: not to try at every command
@@ -155,6 +178,9 @@ func (h *Handler[S]) write(ctx context.Context, e *entity[S]) error {
 		return err
 	}
 	e.size = len(data)
+	if data, err = pack(data); err != nil {
+		return err
+	}
 	if len(data) > maxSnapshot {
 		return fmt.Errorf("it has %d bytes, more than %d", len(data), maxSnapshot)
 	}
@@ -169,7 +195,7 @@ func (h *Handler[S]) write(ctx context.Context, e *entity[S]) error {
 	} else if err := h.describe(ctx, stream); err != nil {
 		return err
 	}
-	_, err = h.log.AppendRecorded(ctx, stream, at, []eventlog.Recorded{{ID: uuid.New(), Type: snapshotType, ContentType: "application/json", Data: data}})
+	_, err = h.log.AppendRecorded(ctx, stream, at, []eventlog.Recorded{{ID: uuid.New(), Type: snapshotType, ContentType: "application/octet-stream", Data: data}})
 	return err
 }
 
@@ -219,7 +245,7 @@ func (h *Handler[S]) Renew(ctx context.Context, log Subscriber) error {
 		case err != nil: // so will its commands
 			h.long.Log.Error("can't fold a stream anew for its snapshot", "stream", e.stream, "error", err)
 		default:
-			h.keep(ctx, e)
+			h.keep(e)
 		}
 	}
 	return nil

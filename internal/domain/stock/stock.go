@@ -25,8 +25,8 @@ const (
 	maxReservation = 9999
 	// maxValidity is how long an attempt to reserve may be valid; markWindow, how long by the events' own times the end of a
 	// reservation refuses later ones. The difference is for clocks that differ.
-	maxValidity = 10 * time.Minute
-	markWindow  = 15 * time.Minute
+	maxValidity = 5 * time.Minute
+	markWindow  = 7 * time.Minute
 )
 
 // Version is raised when events come to be folded otherwise into a state of the same shape.
@@ -138,7 +138,7 @@ func (s *State) Receive(c Receive) ([]proto.Message, error) {
 type Reserve struct {
 	Product, Order string
 	Quantity       int64
-	// ValidUntil is when the attempt lapses; zero: never. At most ten minutes after Now.
+	// ValidUntil is when the attempt lapses; zero: never. At most five minutes after Now.
 	ValidUntil time.Time
 	Now        time.Time
 }

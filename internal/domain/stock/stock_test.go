@@ -112,8 +112,8 @@ func TestDecide(t *testing.T) {
 		{"reserve too late", past{received(5)}, reserveUntil("7", 1, now.Add(-time.Nanosecond)), nil, expired},
 		{"reserve too late and too much", past{received(5)}, reserveUntil("7", 6, now.Add(-1)), nil, expired},
 		{"reserve too late what is held", past{received(5), reserved("7", 1)}, reserveUntil("7", 1, now.Add(-1)), nil, fine},
-		{"reserve, valid for ten minutes", past{received(5)}, reserveUntil("7", 1, now.Add(10*time.Minute)), reserved("7", 1), fine},
-		{"reserve, valid for longer", past{received(5)}, reserveUntil("7", 1, now.Add(10*time.Minute+1)), nil, invalid},
+		{"reserve, valid for five minutes", past{received(5)}, reserveUntil("7", 1, now.Add(5*time.Minute)), reserved("7", 1), fine},
+		{"reserve, valid for longer", past{received(5)}, reserveUntil("7", 1, now.Add(5*time.Minute+1)), nil, invalid},
 
 		{"release", past{received(5), reserved("7", 3)}, release("7"), released("7", 3), fine},
 		{"release again", past{received(5), reserved("7", 3), released("7", 3)}, release("7"), nil, fine},
@@ -170,9 +170,9 @@ func TestMarksAreForgotten(t *testing.T) {
 	} {
 		var s stock.State
 		s.Evolve(received(5), now)
-		for i, after := range []time.Duration{0, 15 * time.Minute, 15*time.Minute + 1} {
+		for i, after := range []time.Duration{0, 7 * time.Minute, 7*time.Minute + 1} {
 			if _, err := reserve("0", 1)(&s); i > 0 && !fault.Is(err, ended) {
-				t.Errorf("%s: within a quarter of an hour: %v", name, err)
+				t.Errorf("%s: within seven minutes: %v", name, err)
 			}
 			order := fmt.Sprint(i)
 			s.Evolve(reserved(order, 1), now)
@@ -269,7 +269,7 @@ func TestCopiesDecideTheSame(t *testing.T) {
 			}
 			marked := map[string]bool{}
 			for _, m := range s.Marks {
-				if marked[m.Order] || s.Marks[len(s.Marks)-1].At.Sub(m.At) > 15*time.Minute {
+				if marked[m.Order] || s.Marks[len(s.Marks)-1].At.Sub(m.At) > 7*time.Minute {
 					t.Fatalf("marks %+v", s.Marks)
 				}
 				marked[m.Order] = true
