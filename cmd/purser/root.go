@@ -63,19 +63,25 @@ func injected(name, value string) bool {
 	return isURL && strings.HasSuffix(name, "_PORT") && slices.Contains([]string{"tcp", "udp", "sctp"}, scheme)
 }
 
-// warnUnknownEnvironment names variables that look like ours but set no flag of the command: a warning only, because
-// Kubernetes injects some of its own.
-func warnUnknownEnvironment(flags *pflag.FlagSet, log *slog.Logger) {
+// warnUnknownEnvironment names variables that look like ours but set no flag of any command: what is set for another one
+// is no mistake in an environment that several share. A warning only, because Kubernetes injects some of its own.
+func warnUnknownEnvironment(cmd *cobra.Command, log *slog.Logger) {
 	for _, kv := range os.Environ() {
 		name, value, _ := strings.Cut(kv, "=")
 		if !strings.HasPrefix(name, envPrefix) || slices.Contains(otherVariables, name) {
 			continue
 		}
 		flag := strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(name, envPrefix), "_", "-"))
-		if flags.Lookup(flag) == nil || injected(name, value) {
+		if !anyHas(cmd.Root(), flag) || injected(name, value) {
 			log.Warn("environment variable sets nothing here", "name", name)
 		}
 	}
+}
+
+// anyHas tells whether a command, or one below it, has a flag.
+func anyHas(cmd *cobra.Command, flag string) bool {
+	return cmd.Flags().Lookup(flag) != nil || cmd.PersistentFlags().Lookup(flag) != nil ||
+		slices.ContainsFunc(cmd.Commands(), func(c *cobra.Command) bool { return anyHas(c, flag) })
 }
 
 // otherVariables are read elsewhere: by docker-compose.yml.
@@ -113,6 +119,6 @@ func newLogger(cmd *cobra.Command) (*slog.Logger, error) {
 	if err != nil {
 		return nil, err
 	}
-	warnUnknownEnvironment(cmd.Flags(), log)
+	warnUnknownEnvironment(cmd, log)
 	return log, nil
 }

@@ -23,12 +23,27 @@ func TestWhatKubernetesInjectsSetsNothing(t *testing.T) {
 					t.Error(err)
 				}
 				var log bytes.Buffer
-				warnUnknownEnvironment(cmd.Flags(), slog.New(slog.NewTextHandler(&log, nil)))
+				warnUnknownEnvironment(cmd, slog.New(slog.NewTextHandler(&log, nil)))
 				if strings.Count(log.String(), "name="+name+"\n") != 1 {
 					t.Errorf("no warning of %s in %q", name, &log)
 				}
 			})
 		}
+	}
+}
+
+// One environment may serve every command, so only what none of them knows is worth a word.
+func TestOnlyWhatNoCommandKnowsIsWarnedOf(t *testing.T) {
+	t.Setenv("PURSER_EVENTSTORE_URL", "esdb://127.0.0.1:2113?tls=false")
+	t.Setenv("PURSER_EVENTSTORE_ULR", "esdb://127.0.0.1:2113?tls=false")
+	cmd, _, err := rootCommand().Find([]string{"projection", "list"}) // has no --eventstore-url
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	warnUnknownEnvironment(cmd, slog.New(slog.NewTextHandler(&log, nil)))
+	if strings.Contains(log.String(), "PURSER_EVENTSTORE_URL") || !strings.Contains(log.String(), "name=PURSER_EVENTSTORE_ULR\n") {
+		t.Errorf("the warnings are %q", &log)
 	}
 }
 
@@ -45,7 +60,7 @@ func TestEnvironmentSetsFlags(t *testing.T) {
 		t.Errorf("--port is %s", got)
 	}
 	var log bytes.Buffer
-	warnUnknownEnvironment(cmd.Flags(), slog.New(slog.NewTextHandler(&log, nil)))
+	warnUnknownEnvironment(cmd, slog.New(slog.NewTextHandler(&log, nil)))
 	if strings.Contains(log.String(), "PURSER_PORT") {
 		t.Errorf("a warning of what is used: %s", &log)
 	}
