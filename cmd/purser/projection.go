@@ -56,7 +56,7 @@ func (t *projectionTool) run(cmd *cobra.Command, f func(ctx context.Context, c p
 	case f == nil:
 		return err
 	case f.Kind == fault.Unavailable || f.Kind == fault.DeadlineExceeded:
-		return fmt.Errorf("the projector at %s: %s", t.addr, f.Message)
+		return fmt.Errorf("--projector-addr %s: %s", t.addr, f.Message)
 	default:
 		return errors.New(f.Message)
 	}

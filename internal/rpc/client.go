@@ -82,7 +82,7 @@ func (c *caller) unary(ctx context.Context, method string, req, reply any, conn 
 	}
 	c.metrics.client(method, status.Code(err), time.Since(start))
 	if err != nil {
-		return fromStatus(err)
+		return fromStatus(c.service, err)
 	}
 	return nil
 }
@@ -90,7 +90,7 @@ func (c *caller) unary(ctx context.Context, method string, req, reply any, conn 
 func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.ClientConn, method string, open grpc.Streamer, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	s, err := open(withMetadata(ctx), desc, conn, method, opts...)
 	if err != nil {
-		return nil, fromStatus(err)
+		return nil, fromStatus(c.service, err)
 	}
 	return s, nil
 }

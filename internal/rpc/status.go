@@ -131,12 +131,29 @@ func violations(err *protovalidate.ValidationError) *fault.Fault {
 	f := &fault.Fault{Kind: fault.Invalid, Reason: typev1.ErrorReason_ERROR_REASON_INVALID_FIELD, Err: err}
 	var words []string
 	for _, v := range err.Violations {
-		field := fault.Field{Path: protovalidate.FieldPathString(v.Proto.GetField()), Description: v.Proto.GetMessage()}
+		field := fault.Field{Path: protovalidate.FieldPathString(v.Proto.GetField()), Description: inWords(v)}
 		f.Fields = append(f.Fields, field)
 		words = append(words, strings.TrimPrefix(field.Path+": "+field.Description, ": "))
 	}
 	f.Message = strings.Join(words, "; ")
 	return f
+}
+
+// patterns says in words what the regular expressions in the .proto files ask for.
+var patterns = map[string]string{
+	"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "must be 1 to 64 letters, digits, dots, underscores or hyphens, and begin with a letter or digit",
+	"^[A-Z]{2}$":                        "must be a country's code of two capital letters, such as NL",
+	"^[A-Z]{3}$":                        "must be a currency's code of three capital letters, such as EUR",
+}
+
+// inWords says which rule is broken, for people who know no regular expressions.
+func inWords(v *protovalidate.Violation) string {
+	if v.Proto.GetRuleId() == "string.pattern" && v.RuleValue.IsValid() {
+		if words, ok := patterns[v.RuleValue.String()]; ok {
+			return words
+		}
+	}
+	return v.Proto.GetMessage()
 }
 
 // postgresDown tells errors of the connection to Postgres, and of a server that is stopping or full, from mistakes of ours.
@@ -186,14 +203,17 @@ func details(f *fault.Fault) []protoadapt.MessageV1 {
 // allowedStep is the type of a PreconditionFailure's violation that names a step which would be legal.
 const allowedStep = "ALLOWED_STEP"
 
-// fromStatus turns the error of a call to another service back into a fault.
-func fromStatus(err error) error {
+// fromStatus turns the error of a call to another service, of this name, back into a fault.
+func fromStatus(service string, err error) error {
 	var peers interface{ GRPCStatus() *status.Status }
 	if !errors.As(err, &peers) || peers.GRPCStatus().Code() == codes.OK {
 		return err
 	}
 	s := peers.GRPCStatus() // and not status.FromError, whose message has what the transport's retries wrapped around it
 	f := of(kindOf(s.Code()), err)
+	if f.Kind == fault.Unavailable {
+		f.Message = fmt.Sprintf("the %s service can't be reached", service)
+	}
 	for _, d := range s.Details() {
 		switch d := d.(type) {
 		case *errdetails.ErrorInfo:

@@ -49,7 +49,7 @@ func TestFaultsCrossTheWire(t *testing.T) {
 		if s.Code() != c.code || s.Code() != codeAdvised(t, c.fault.Reason) || s.Message() != c.fault.Message || len(infos(s)) != 1 {
 			t.Errorf("%v became %v with %v", c.fault, s, s.Details())
 		}
-		got := fault.Of(fromStatus(s.Err()))
+		got := fault.Of(fromStatus("test", s.Err()))
 		if got == nil {
 			t.Fatalf("%v came back as no fault", c.fault)
 		}
@@ -125,7 +125,7 @@ func TestStatusesOfTheTransport(t *testing.T) {
 		if code%2 == 0 { // as from a proxy that explains itself in its own way
 			s, _ = s.WithDetails(&errdetails.ErrorInfo{Reason: "ORDER_NOT_FOUND", Domain: "example.com"})
 		}
-		f := fault.Of(fromStatus(s.Err()))
+		f := fault.Of(fromStatus("test", s.Err()))
 		if f == nil || f.Message == "" || strings.Contains(f.Message, words) ||
 			f.Reason == typev1.ErrorReason_ERROR_REASON_UNSPECIFIED || f.Reason == typev1.ErrorReason_ERROR_REASON_ORDER_NOT_FOUND {
 			t.Errorf("%v came back as %+v", code, f)
@@ -134,17 +134,17 @@ func TestStatusesOfTheTransport(t *testing.T) {
 		if codeOf[f.Kind] != code && f.Kind != fault.Internal {
 			t.Errorf("%v came back as %v", code, codeOf[f.Kind])
 		}
-		if f.Kind == fault.Unavailable && f.RetryAfter == 0 {
-			t.Error("no delay after UNAVAILABLE")
+		if f.Kind == fault.Unavailable && (f.RetryAfter == 0 || f.Message != "the test service can't be reached") {
+			t.Errorf("UNAVAILABLE came back as %+v", f)
 		}
 	}
 	// Nobody of ours says these without a reason, so they decide nothing.
 	for _, code := range []codes.Code{codes.FailedPrecondition, codes.AlreadyExists} {
-		if f := fault.Of(fromStatus(status.Error(code, words))); f.Kind != fault.Internal {
+		if f := fault.Of(fromStatus("test", status.Error(code, words))); f.Kind != fault.Internal {
 			t.Errorf("%v without a reason came back as %v", code, codeOf[f.Kind])
 		}
 	}
-	if err := errors.New("no status"); fromStatus(err) != err || fromStatus(nil) != nil {
+	if err := errors.New("no status"); fromStatus("test", err) != err || fromStatus("test", nil) != nil {
 		t.Error("what is no status was changed")
 	}
 }
@@ -154,7 +154,7 @@ func TestAReasonOfANewerPeerKeepsItsWords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f := fault.Of(fromStatus(s.Err())); f.Kind != fault.Precondition || f.Message != "words" {
+	if f := fault.Of(fromStatus("test", s.Err())); f.Kind != fault.Precondition || f.Message != "words" {
 		t.Errorf("%+v", f)
 	}
 }
