@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net"
 	"net/http"
 	"time"
 
@@ -27,12 +28,12 @@ func healthCommand() *cobra.Command {
 
 func checkHealth(ctx context.Context, addr string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/readyz", nil)
-	if err != nil {
-		return fmt.Errorf("%q is no host:port", addr)
+	if _, _, noPort := net.SplitHostPort(addr); noPort != nil || err != nil {
+		return fmt.Errorf("%q is no HOST:PORT", addr)
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("%s does not answer", addr)
+		return fmt.Errorf("%s does not answer: %w", addr, cause(err))
 	}
 	defer resp.Body.Close()
 	if resp.StatusCode >= http.StatusMultipleChoices {
