@@ -105,11 +105,19 @@ func (v view) metadata(stream string) (metadata, error) {
 		return parseMetadata(stream, noHead, false, nil), nil
 	}
 	at, err := v.last(metaPrefix + stream)
-	if err != nil || at == noHead {
-		return parseMetadata(stream, at, false, nil), err
+	if err != nil {
+		return metadata{}, err
+	}
+	return v.metadataAt(stream, at)
+}
+
+// metadataAt is what describes a stream, by the end of the stream that has it.
+func (v view) metadataAt(stream string, at head) (metadata, error) {
+	if at == noHead {
+		return parseMetadata(stream, at, false, nil), nil
 	}
 	var m metadata
-	err = v.event(at.position, func(rec *Record) error {
+	err := v.event(at.position, func(rec *Record) error {
 		m = parseMetadata(stream, at, rec.JSON, rec.Data)
 		return nil
 	})

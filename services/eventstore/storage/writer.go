@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"errors"
+	"fmt"
 	"math"
 	"runtime"
 	"sync"
@@ -41,10 +43,11 @@ type writer struct {
 	recent    *simplelru.LRU[ID, place]
 	heads     *simplelru.LRU[string, head] // after all that has been decided, committed or not
 
-	next    Position // of the next event
-	batch   *batch   // being filled
-	pending *batch   // the one that the committer has, or had last
-	record  []byte   // scratch
+	stored  *pebble.Iterator // over the heads on disk, while the batch needs some; what has changed since is in heads
+	next    Position         // of the next event
+	batch   *batch           // being filled
+	pending *batch           // the one that the committer has, or had last
+	record  []byte           // scratch
 }
 
 // batch is a group of changes that reach the disk together.
@@ -165,6 +168,7 @@ func (w *writer) take(r *request) {
 // begin begins a batch, after the last one has been handed over.
 func (w *writer) begin() {
 	w.pending = w.batch
+	w.endLookup()
 	w.batch = &batch{Batch: w.store.db.NewBatch(), metadata: make(map[string]metadata)}
 }
 
@@ -206,11 +210,39 @@ func (w *writer) head(stream string) (head, error) {
 	if h, ok := w.heads.Get(stream); ok {
 		return h, nil
 	}
-	h, err := w.last(stream)
+	h, err := w.lookUp(stream)
 	if err == nil {
 		w.heads.Add(stream, h)
 	}
 	return h, err
+}
+
+// lookUp finds a head on disk. Most that are looked for aren't there, being those of new streams or of what would describe
+// them, and unlike Get an iterator asks the filters of all tables about that.
+func (w *writer) lookUp(stream string) (head, error) {
+	if w.stored == nil {
+		var err error
+		if w.stored, err = w.store.db.NewIter(&pebble.IterOptions{UseL6Filters: true}); err != nil {
+			return noHead, fmt.Errorf("look up the stream %s: %w", stream, err)
+		}
+	}
+	h := noHead
+	var err error
+	if w.stored.SeekPrefixGE(headKey(stream)) {
+		h, err = parseHead(w.stored.Value())
+	}
+	if err = errors.Join(err, w.stored.Error()); err != nil {
+		w.endLookup()
+		return noHead, fmt.Errorf("last event of stream %s: %w", stream, readError(err))
+	}
+	return h, nil
+}
+
+func (w *writer) endLookup() {
+	if w.stored != nil {
+		_ = w.stored.Close() // what was wrong with it has been answered
+		w.stored = nil
+	}
 }
 
 // metadata is what describes a stream after all that has been decided so far.
@@ -220,7 +252,14 @@ func (w *writer) metadata(stream string) (metadata, error) {
 			return m, nil
 		}
 	}
-	m, err := w.view.metadata(stream)
+	if !w.described.Load() {
+		return parseMetadata(stream, noHead, false, nil), nil
+	}
+	at, err := w.head(metaPrefix + stream)
+	if err != nil {
+		return metadata{}, err
+	}
+	m, err := w.metadataAt(stream, at)
 	if err == nil && m.at != noHead {
 		w.batch.metadata[stream] = m
 	}
