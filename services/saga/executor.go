@@ -97,7 +97,7 @@ func (e *executor) attempt(ctx context.Context, t task, read time.Time) (string,
 	}
 	outcome := outcomeDone
 	a, err := e.steps.call(ctx, t, req)
-	if reason, ok := refusal(err); ok {
+	if reason, ok := refusal(err); ok && (t.Attempts >= maxOvertaken || !overtaken(err)) {
 		e.log.WarnContext(ctx, "a step was refused", "order", t.OrderID, "step", t.Step, "product", t.ProductID, "reason", reason)
 		outcome, a, err = outcomeRefused, stepRefused(t, reason), nil
 	}
@@ -121,6 +121,15 @@ func refusal(err error) (string, bool) {
 		return strings.TrimPrefix(f.Reason.String(), "ERROR_REASON_"), true
 	}
 	return "", false
+}
+
+// maxOvertaken is how often a step is tried that may have been overtaken, before it counts as refused.
+const maxOvertaken = 5
+
+// overtaken tells a refusal by the mark of an undo. Usually the order was cancelled while the step was on its way: then it
+// leaves the list as soon as that is folded, and nobody need look at it.
+func overtaken(err error) bool {
+	return fault.Is(err, typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED) || fault.Is(err, typev1.ErrorReason_ERROR_REASON_PAYMENT_VOIDED)
 }
 
 // cause is what may be noted of an error: a fault's text, which is fit to be read by anyone.

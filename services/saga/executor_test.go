@@ -126,7 +126,10 @@ func TestRefusalIsRecorded(t *testing.T) {
 				w.clock.advance(settle)
 				return w.peers.count() >= 2
 			})
-			w.until("the event", func() bool { return len(w.recorded("7")) > 0 })
+			w.until("the event", func() bool {
+				w.clock.advance(settle)
+				return len(w.recorded("7")) > 0
+			})
 			want := &fulfillmentevent.StepRefused{
 				OrderId: "7", Step: fulfillmentevent.Step_STEP_RESERVE_STOCK, ProductId: "mug", Reason: reason,
 			}
@@ -134,6 +137,19 @@ func TestRefusalIsRecorded(t *testing.T) {
 				t.Errorf("recorded %v, want %v", events, want)
 			}
 		})
+	}
+}
+
+// A step that comes after its undo leaves the list by itself.
+func TestAnOvertakenStepIsNotRefusedAtOnce(t *testing.T) {
+	w := newWorld(t)
+	w.peers.answer(failing(fault.Refused(typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED, "ended")))
+	it := item("RESERVE_STOCK", "mug")
+	w.add(it)
+	w.start()
+	w.until("the note", func() bool { got, _ := w.listed(it.key()); return got.Attempts > 0 })
+	if events := w.recorded("7"); len(events) != 0 {
+		t.Errorf("recorded %v", events)
 	}
 }
 
