@@ -135,7 +135,9 @@ func (cfg devConfig) checkPorts() error {
 
 // startEmbedded starts what no URL stands for, and sets its URL. The start ends with startCtx, what was started with ctx.
 func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process, cfg *devConfig) error {
-	if cfg.eventstoreURL == "" {
+	if cfg.eventstoreURL != "" {
+		p.log.Info("not the embedded event store, but the one of --eventstore-url or PURSER_EVENTSTORE_URL is used")
+	} else {
 		addr, _ := eventstorePorts.offset(cfg.portOffset).on(cfg.listen)
 		store, err := openEventstore(p, cfg.dataDir, addr)
 		if err != nil {
@@ -144,7 +146,9 @@ func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process,
 		g.Go(func() error { return store.Serve(ctx) })
 		cfg.eventstoreURL = "esdb://" + store.Addr() + "?tls=false"
 	}
-	if cfg.postgresURL == "" {
+	if cfg.postgresURL != "" {
+		p.log.Info("not a private Postgres, but the one of --postgres-url or PURSER_POSTGRES_URL is used")
+	} else {
 		postgres, err := localpostgres.Start(startCtx, filepath.Join(cfg.dataDir, "postgres"), p.log)
 		if err != nil {
 			return err

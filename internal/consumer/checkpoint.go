@@ -134,7 +134,7 @@ func (c checkpoint) belongsTo(ctx context.Context, log Log, store, model string)
 	}
 	if !has {
 		return fmt.Errorf("%w: %s was built from another event store, or from a later state of this one; "+
-			"drop what is derived (docs/operations.md) and start again", errForeign, model)
+			"drop what is derived and start again (docs/operations.md; purser dev --rebuild)", errForeign, model)
 	}
 	return nil
 }
