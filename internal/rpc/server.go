@@ -34,6 +34,8 @@ const (
 	defaultDeadline = 10 * time.Second
 	// slowCall is how long a call may take without being logged.
 	slowCall = time.Second
+	// streamWorkers is how many calls at once find a goroutine whose stack has grown before; the others make one.
+	streamWorkers = 64
 )
 
 // NewServer returns a server for a service's handlers to be registered on, with reflection. Handlers return faults,
@@ -51,6 +53,7 @@ func NewServer(service string, log *slog.Logger, m *Metrics) *grpc.Server {
 			}
 		}),
 		grpc.MaxRecvMsgSize(maxTransport),
+		grpc.NumStreamWorkers(streamWorkers),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 		// Connections end now and then, so that clients find replicas that were added.
 		grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 10 * time.Minute, MaxConnectionAgeGrace: time.Minute, Time: 30 * time.Second}),
