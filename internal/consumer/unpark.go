@@ -41,7 +41,7 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 	if err != nil {
 		return false, fmt.Errorf("order to unpark %s of %s: %w", key, model, err)
 	}
-	ctx, cancel := sooner(ctx)
+	ctx, cancel := Sooner(ctx)
 	defer cancel()
 	for {
 		done, cause, err := c.outcome(ctx, m, key, o)
@@ -88,8 +88,8 @@ func (c *Consumer) outcome(ctx context.Context, m Model, key string, o unparkOrd
 // maxAnswerTime is the most that is set aside of a deadline for the way back to the client.
 const maxAnswerTime = 200 * time.Millisecond
 
-// sooner ends a little before ctx does, so that the answer that says why can still reach the client.
-func sooner(ctx context.Context) (context.Context, context.CancelFunc) {
+// Sooner ends a little before ctx does, so that the answer that says why can still reach the client.
+func Sooner(ctx context.Context) (context.Context, context.CancelFunc) {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return context.WithCancel(ctx)

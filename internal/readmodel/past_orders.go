@@ -59,7 +59,7 @@ func (p *PastOrders) AsOfRevision(ctx context.Context, id string, revision event
 
 // upTo folds an order up to one of its own events, which is picked from all there are.
 func (p *PastOrders) upTo(ctx context.Context, id string, pick func([]eventlog.Recorded) (eventlog.Recorded, error)) (OrderDetail, error) {
-	ctx, cancel := sooner(ctx) // the log is asked again and again until then
+	ctx, cancel := consumer.Sooner(ctx) // the log is asked again and again until then
 	defer cancel()
 	events, err := p.log.Read(ctx, eventlog.StreamName(eventschema.Order, id), 0, 0)
 	if err != nil {

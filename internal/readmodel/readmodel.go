@@ -102,22 +102,10 @@ func (q *Queries) await(ctx context.Context, model awaiting, key string, pos eve
 	if pos == 0 {
 		return nil
 	}
-	ctx, cancel := sooner(ctx)
+	ctx, cancel := consumer.Sooner(ctx)
 	defer cancel()
 	return model(ctx, q.pool, key, pos)
 }
-
-// sooner ends a little before ctx does.
-func sooner(ctx context.Context) (context.Context, context.CancelFunc) {
-	deadline, ok := ctx.Deadline()
-	if !ok {
-		return ctx, func() {}
-	}
-	return context.WithDeadline(ctx, deadline.Add(-min(time.Until(deadline)/10, maxAnswerTime)))
-}
-
-// maxAnswerTime is the most that is set aside of a deadline for the way back to the client.
-const maxAnswerTime = 200 * time.Millisecond
 
 // one returns the row that a query finds, and whether it found one.
 func one[R any](ctx context.Context, q *Queries, sql string, args ...any) (R, bool, error) {

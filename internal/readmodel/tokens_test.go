@@ -201,7 +201,7 @@ func TestParkedKeys(t *testing.T) {
 
 // The answer that a model lags is given while somebody still waits for it.
 func TestAwaitingEndsBeforeTheDeadline(t *testing.T) {
-	for left, reserved := range map[time.Duration]time.Duration{time.Second: 100 * time.Millisecond, time.Hour: maxAnswerTime} {
+	for left, reserved := range map[time.Duration]time.Duration{time.Second: 100 * time.Millisecond, time.Hour: 200 * time.Millisecond} {
 		deadline := time.Now().Add(left)
 		ctx, cancel := context.WithDeadline(t.Context(), deadline)
 		defer cancel()

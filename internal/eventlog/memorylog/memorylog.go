@@ -151,18 +151,7 @@ func (l *Log) Latest(ctx context.Context, stream string) (latest eventlog.Record
 
 // Decode does what [eventlog.Log.Decode] does.
 func (l *Log) Decode(r eventlog.Recorded) (eventlog.Event, error) {
-	if !l.schema.Knows(r.Type) {
-		return eventlog.Event{}, fmt.Errorf("%w: %s", eventlog.ErrUnknownType, r.Type)
-	}
-	e := eventlog.Event{Recorded: r}
-	if err := json.Unmarshal(r.Metadata, &e.Meta); err != nil {
-		return eventlog.Event{}, err
-	}
-	var err error
-	if e.Messages, err = l.schema.Decode(r.Type, e.Meta.SchemaVersion, r.ContentType, r.Data); err != nil {
-		return eventlog.Event{}, err
-	}
-	return e, nil
+	return eventlog.Decode(l.schema, r)
 }
 
 // Head does what [eventlog.Log.Head] does.
