@@ -140,7 +140,7 @@ func (h *Handler[S]) Continue(ctx context.Context, id, requestID string, decide 
 			return step{}, fmt.Errorf("continue request %s on %s: not recorded", requestID, eventlog.StreamName(h.category, id))
 		}
 		messages, err := decide(v.state)
-		return step{messages: messages, hash: r.Hash, index: len(r.Revisions), recorded: r}, err
+		return step{messages: messages, hash: r.Hash, recorded: r}, err
 	}})
 }
 
@@ -186,7 +186,6 @@ type view[S any] struct {
 type step struct {
 	messages []proto.Message
 	hash     string
-	index    int      // of the first message among the events of the request
 	recorded *request // answer with all events of this one
 }
 
