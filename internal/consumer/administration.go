@@ -2,7 +2,6 @@ package consumer
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -13,15 +12,8 @@ import (
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
-const (
-	// orderPoll is how often an owner looks for orders of an operator, reportPause how often it says how it is.
-	orderPoll   = 500 * time.Millisecond
-	reportPause = time.Second
-	// silence is for how long an owner may not be heard of before it is taken for gone.
-	silence = 5 * time.Second
-	// headTimeout bounds the question where the log ends, beside which everything else can be told.
-	headTimeout = 2 * time.Second
-)
+// headTimeout bounds the question where the log ends, beside which everything else can be told.
+const headTimeout = 2 * time.Second
 
 // State is what a model is doing.
 type State uint8
@@ -35,12 +27,14 @@ const (
 
 // Status is how a model is, as seen from any process.
 type Status struct {
-	Name, Build string
-	Version     int
-	Categories  []string
-	Derived     []string // the names of its reports and lists
-	State       State
-	PausedAt    time.Time // zero unless Paused
+	Name       string
+	Version    int
+	Categories []string
+	Derived    []string // the names of its reports and lists
+	State      State
+	PausedAt   time.Time // zero unless Paused
+	// Build is the one that readers are sent to, or the first one where there is none yet; what follows is of it.
+	Build string
 	// Position is up to where everything is applied, Head where the log ends: 0 where the store does not answer. Other
 	// streams' events lie in between as well, so they may differ for good.
 	Position, Head eventlog.Position
@@ -48,15 +42,38 @@ type Status struct {
 	Lag          time.Duration
 	Parked       int
 	OldestParked time.Time // zero where nothing is parked
+	// Builds are all that there are of the model, those of other versions included, in the order of versions and numbers.
+	Builds []BuildStatus
+}
+
+// BuildStatus is how a build is.
+type BuildStatus struct {
+	Name            string
+	Version, Number int
+	CreatedAt       time.Time
+	Live, Filled    bool // readers are sent to it; it has come to where the log ended when it was begun, and has its indexes
+	Dropping        bool // it is being removed
+	Processes       int  // that run it
+	Partitions      int  // that are run, of 16
+	Position        eventlog.Position
+	Target          eventlog.Position // where the log ended when the build was begun
+	Events          int64             // that it has passed
+
+	passed       eventlog.Position // the last event that every partition has passed
+	caughtUp     bool
+	behind       time.Duration
+	parked       int
+	oldestParked *time.Time
+	pausedAt     *time.Time
 }
 
 // Statuses tells how every model of the consumer is, whoever runs it.
 func (c *Consumer) Statuses(ctx context.Context) ([]Status, error) {
 	head := c.head(ctx)
-	all := make([]Status, len(c.lanes))
-	for i, l := range c.lanes {
+	all := make([]Status, len(c.models))
+	for i, m := range c.models {
 		var err error
-		if all[i], err = c.status(ctx, l.model, head); err != nil {
+		if all[i], err = c.status(ctx, m, head); err != nil {
 			return nil, err
 		}
 	}
@@ -72,15 +89,14 @@ func (c *Consumer) Status(ctx context.Context, model string) (Status, error) {
 	return c.status(ctx, m, c.head(ctx))
 }
 
-// Pause has a model rest where it is until it is told to resume, whoever runs it, and also after a restart.
+// Pause has a model rest where it is, in all its builds, until it is told to resume, whoever runs it, and also after a restart.
 func (c *Consumer) Pause(ctx context.Context, model string) (Status, error) {
-	return c.order(ctx, model, `INSERT INTO consumer.administration AS a (build, paused_at) VALUES ($1, clock_timestamp())
-		ON CONFLICT (build) DO UPDATE SET paused_at = coalesce(a.paused_at, EXCLUDED.paused_at)`)
+	return c.order(ctx, model, `INSERT INTO consumer.paused (model) VALUES ($1) ON CONFLICT DO NOTHING`)
 }
 
 // Resume has a model that is paused go on.
 func (c *Consumer) Resume(ctx context.Context, model string) (Status, error) {
-	return c.order(ctx, model, `UPDATE consumer.administration SET paused_at = NULL WHERE build = $1`)
+	return c.order(ctx, model, `DELETE FROM consumer.paused WHERE model = $1`)
 }
 
 func (c *Consumer) order(ctx context.Context, model, sql string) (Status, error) {
@@ -88,19 +104,20 @@ func (c *Consumer) order(ctx context.Context, model, sql string) (Status, error)
 	if err != nil {
 		return Status{}, err
 	}
-	if _, err := c.pool.Exec(ctx, sql, m.build); err != nil && notMadeYet(err) == nil {
+	if _, err := c.pool.Exec(ctx, sql, m.name); err != nil && notMadeYet(err) == nil {
 		return Status{}, fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the tables of the projections are not made yet", err)
 	} else if err != nil {
 		return Status{}, fmt.Errorf("order something of %s: %w", model, err)
 	}
+	c.hurry()
 	return c.status(ctx, m, c.head(ctx))
 }
 
 // model finds one of those that this consumer runs.
 func (c *Consumer) model(name string) (Model, error) {
-	for _, l := range c.lanes {
-		if l.model.name == name {
-			return l.model, nil
+	for _, m := range c.models {
+		if m.name == name {
+			return m, nil
 		}
 	}
 	return Model{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND, "projection", name)
@@ -117,152 +134,71 @@ func (c *Consumer) head(ctx context.Context) eventlog.Position {
 	return head
 }
 
-// administration is what is known of a build beside its tables.
-type administration struct {
-	PausedAt     *time.Time
-	Heard        bool
-	CaughtUp     bool
-	Behind       time.Duration
-	Position     int64
-	Parked       int
-	OldestParked *time.Time
-}
-
-func (c *Consumer) administration(ctx context.Context, m Model) (administration, error) {
+// buildStatuses tells how the builds of a model are.
+func (c *Consumer) buildStatuses(ctx context.Context, model string) ([]BuildStatus, error) {
 	rows, err := c.pool.Query(ctx, `
-		SELECT paused_at, coalesce(heard, false), coalesce(caught_up, false),
-		       coalesce(clock_timestamp() - CASE WHEN heard THEN behind_since ELSE coalesce(behind_since, seen_at) END, interval '0'),
-		       coalesce((SELECT min(position) FROM consumer.checkpoints WHERE build = $1), 0),
-		       (SELECT count(*) FROM consumer.parked WHERE build = $1),
-		       (SELECT min(parked_at) FROM consumer.parked WHERE build = $1)
-		FROM (SELECT $1::text AS build) AS b
-		LEFT JOIN (SELECT *, seen_at > clock_timestamp() - $2::interval AS heard FROM consumer.administration) AS a USING (build)`, m.build, silence)
-	var a administration
+		SELECT b.build, b.version, b.number, b.created_at, l.build IS NOT NULL, b.filled_at IS NOT NULL, b.dropping,
+		       m.processes, (SELECT count(*) FROM consumer.leases WHERE build = b.build AND expires_at > clock_timestamp()),
+		       p.position, b.target, p.events, p.passed, m.caught_up,
+		       coalesce(CASE WHEN m.processes > 0 THEN m.behind ELSE clock_timestamp() - m.seen_at END, interval '0'),
+		       k.keys, k.oldest, (SELECT paused_at FROM consumer.paused WHERE model = b.model)
+		FROM consumer.builds AS b LEFT JOIN consumer.live AS l USING (model, version, build),
+		LATERAL (SELECT coalesce(min(position), 0) AS position, coalesce(min(event_position), 0) AS passed, coalesce(sum(events), 0)::bigint AS events
+		         FROM consumer.checkpoints WHERE build = b.build) AS p,
+		LATERAL (SELECT count(*) FILTER (WHERE alive) AS processes, coalesce(bool_and(caught_up) FILTER (WHERE alive), false) AS caught_up,
+		                max(clock_timestamp() - behind_since) FILTER (WHERE alive) AS behind, max(coalesce(behind_since, seen_at)) AS seen_at
+		         FROM (SELECT *, NOT gone AND seen_at > clock_timestamp() - $2::interval AS alive
+		               FROM consumer.members WHERE build = b.build) AS all_members) AS m,
+		LATERAL (SELECT count(*) AS keys, min(parked_at) AS oldest FROM consumer.parked WHERE build = b.build) AS k
+		WHERE b.model = $1 ORDER BY b.version, b.number`, model, leaseTime)
+	var all []BuildStatus
 	if err == nil {
-		a, err = pgx.CollectExactlyOneRow(rows, pgx.RowToStructByPos[administration])
+		var b BuildStatus
+		_, err = pgx.ForEachRow(rows, []any{
+			&b.Name, &b.Version, &b.Number, &b.CreatedAt, &b.Live, &b.Filled, &b.Dropping, &b.Processes, &b.Partitions,
+			&b.Position, &b.Target, &b.Events, &b.passed, &b.caughtUp, &b.behind, &b.parked, &b.oldestParked, &b.pausedAt,
+		}, func() error { all = append(all, b); return nil })
 	}
 	if err := notMadeYet(err); err != nil {
-		return a, fmt.Errorf("ask for the state of %s: %w", m.name, err)
+		return nil, fmt.Errorf("ask for the builds of %s: %w", model, err)
 	}
-	return a, nil
+	return all, nil
 }
 
 func (c *Consumer) status(ctx context.Context, m Model, head eventlog.Position) (Status, error) {
-	a, err := c.administration(ctx, m)
+	all, err := c.buildStatuses(ctx, m.name)
 	if err != nil {
 		return Status{}, err
 	}
 	s := Status{
-		Name: m.name, Build: m.build, Categories: m.categories, State: Stopped,
-		Position: eventlog.Position(a.Position), Head: head, Lag: max(a.Behind, 0), Parked: a.Parked,
+		Name: m.name, Version: m.version, Categories: m.categories, Derived: m.derived, Head: head,
+		Build: FirstBuild(m.name, m.version), Builds: all,
 	}
-	for i, r := range m.shape.relations() {
-		if i == 0 {
-			s.Version = r.version
-		} else {
-			s.Derived = append(s.Derived, r.name)
+	for _, b := range all {
+		if b.Version == m.version && (b.Live || b.Name == s.Build) {
+			s.of(b)
 		}
-	}
-	if a.OldestParked != nil {
-		s.OldestParked = *a.OldestParked
-	}
-	switch {
-	case a.PausedAt != nil:
-		s.State, s.PausedAt = Paused, *a.PausedAt
-	case a.Heard && a.CaughtUp:
-		s.State = Live
-	case a.Heard:
-		s.State = CatchingUp
+		if b.Version == m.version && b.Live {
+			break
+		}
 	}
 	return s, nil
 }
 
-// errPaused ends the work on a model that an operator wants to rest.
-var errPaused = errors.New("paused by an operator")
-
-// obey looks for orders, and carries out those that the owner of the model has to.
-func (l *lane) obey(ctx context.Context) error {
-	paused, err := l.orderedToRest(ctx)
-	if err != nil {
-		return err
+// of sets what a status says of the build that it is about.
+func (s *Status) of(b BuildStatus) {
+	s.Build, s.Position, s.Lag, s.Parked = b.Name, b.Position, max(b.behind, 0), b.parked
+	if b.oldestParked != nil {
+		s.OldestParked = *b.oldestParked
 	}
-	if paused {
-		return errPaused
-	}
-	if len(l.parked) == 0 {
-		return nil
-	}
-	rows, err := l.pool.Query(ctx, `SELECT key, wanted FROM consumer.parked WHERE build = $1 AND wanted IS NOT NULL ORDER BY key`, l.model.build)
-	if err != nil {
-		return fmt.Errorf("look for orders: %w", err)
-	}
-	wishes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[wish])
-	if err != nil {
-		return fmt.Errorf("look for orders: %w", err)
-	}
-	for _, w := range wishes {
-		if err := l.unpark(ctx, w); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (l *lane) orderedToRest(ctx context.Context) (paused bool, err error) {
-	err = l.pool.QueryRow(ctx, `SELECT EXISTS (SELECT FROM consumer.administration WHERE build = $1 AND paused_at IS NOT NULL)`, l.model.build).Scan(&paused)
-	if err != nil {
-		return false, fmt.Errorf("look whether it is paused: %w", err)
-	}
-	l.paused.Store(paused)
-	return paused, nil
-}
-
-// rest waits for as long as the model is paused.
-func (l *lane) rest(ctx context.Context) error {
-	for said := false; ; said = true {
-		paused, err := l.orderedToRest(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case paused && !said:
-			l.logger.Info("a read model is paused by an operator", "model", l.model.name)
-		case !paused && said:
-			l.logger.Info("a read model goes on", "model", l.model.name)
-		}
-		if !paused {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(orderPoll):
-		}
-	}
-}
-
-// report says again and again how the model is, for whoever asks in another process. That is all it is for, so it costs no
-// fsync, and what can't be said now is said the next time.
-func (l *lane) report(ctx context.Context) {
-	for {
-		var behind *time.Duration
-		if lag := l.lag(time.Now()); lag > 0 {
-			behind = &lag
-		}
-		reportCtx, cancel := context.WithTimeout(ctx, silence)
-		_, err := l.pool.Exec(reportCtx, `
-			INSERT INTO consumer.administration (build, seen_at, caught_up, behind_since)
-			SELECT $1, clock_timestamp(), $2, clock_timestamp() - $3::interval FROM set_config('synchronous_commit', 'off', true)
-			ON CONFLICT (build) DO UPDATE SET seen_at = EXCLUDED.seen_at, caught_up = EXCLUDED.caught_up, behind_since = EXCLUDED.behind_since`,
-			l.model.build, l.caughtUp.Load(), behind)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			l.logger.Debug("how a read model is can't be told", "model", l.model.name, "err", err)
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(reportPause):
-		}
+	switch {
+	case b.pausedAt != nil:
+		s.State, s.PausedAt = Paused, *b.pausedAt
+	case b.Processes > 0 && b.caughtUp && b.Live && b.Partitions == partitions:
+		s.State = Live
+	case b.Processes > 0:
+		s.State = CatchingUp
+	default:
+		s.State = Stopped
 	}
 }

@@ -73,7 +73,7 @@ func TestAPausedModelRestsAcrossRestarts(t *testing.T) {
 		w.await("entries", "", w.log.append("a-k", 2))
 		short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 		defer cancel()
-		if err := w.accounts.Await(short, w.pool, "k", w.log.head()); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
+		if err := w.reached(short, w.accounts, "k", w.log.head()); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
 			t.Errorf("got %v", err)
 		}
 		if s := w.status(asked, "accounts"); s.State != consumer.Paused || s.Position != at {

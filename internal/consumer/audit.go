@@ -142,6 +142,7 @@ type audit struct {
 	tx      pgx.Tx
 	log     Walkable
 	model   Model
+	build   string
 	auditor auditor
 	found   func(Difference)
 
@@ -153,19 +154,10 @@ type audit struct {
 
 // begin reads how far the model is, and sees to it that this is a place in this log.
 func (a *audit) begin(ctx context.Context) error {
-	for _, r := range a.model.shape.relations() {
-		var made bool
-		if err := a.tx.QueryRow(ctx, "SELECT to_regclass($1) IS NOT NULL", r.table.name).Scan(&made); err != nil {
-			return err
-		}
-		if !made {
-			a.missing = append(a.missing, r.name)
-		}
+	if err := a.findTables(ctx); err != nil || len(a.missing) > 0 {
+		return err
 	}
-	if len(a.missing) > 0 {
-		return nil
-	}
-	rows, err := a.tx.Query(ctx, "SELECT position, event_position, event_id FROM consumer.checkpoints WHERE build = $1 ORDER BY partition", a.model.build)
+	rows, err := a.tx.Query(ctx, "SELECT position, event_position, event_id FROM consumer.checkpoints WHERE build = $1 ORDER BY partition", a.build)
 	if err != nil {
 		return err
 	}
@@ -197,12 +189,46 @@ func (a *audit) begin(ctx context.Context) error {
 			return errors.New("it was built from another event store, or from a later state of this one")
 		}
 	}
-	a.auditor = a.model.shape.auditor(a)
 	return a.beginParked(ctx)
 }
 
+// findTables finds the live build, and which of its tables are not filled.
+func (a *audit) findTables(ctx context.Context) error {
+	shape := a.model.open("")
+	var ever bool
+	if err := a.tx.QueryRow(ctx, "SELECT to_regclass('consumer.live') IS NOT NULL").Scan(&ever); err != nil {
+		return err
+	}
+	err := pgx.ErrNoRows
+	if ever {
+		err = a.tx.QueryRow(ctx, "SELECT build FROM consumer.live WHERE model = $1 AND version = $2", a.model.name, a.model.version).Scan(&a.build)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		for _, r := range shape.relations() {
+			a.missing = append(a.missing, r.name)
+		}
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	shape = a.model.open(a.build)
+	for _, r := range shape.relations() {
+		var filled int
+		if err := a.tx.QueryRow(ctx, "SELECT count(*) FROM consumer.relations WHERE build = $1 AND name = $2 AND version = $3 AND partition >= 0",
+			a.build, r.name, r.version).Scan(&filled); err != nil {
+			return err
+		}
+		if filled < partitions {
+			a.missing = append(a.missing, r.name)
+		}
+	}
+	a.auditor = shape.auditor(a)
+	return nil
+}
+
 func (a *audit) beginParked(ctx context.Context) error {
-	rows, err := a.tx.Query(ctx, "SELECT key, position, cause, parked_at FROM consumer.parked WHERE build = $1 ORDER BY key", a.model.build)
+	rows, err := a.tx.Query(ctx, "SELECT key, position, cause, parked_at FROM consumer.parked WHERE build = $1 ORDER BY key", a.build)
 	if err != nil {
 		return err
 	}

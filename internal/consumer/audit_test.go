@@ -80,13 +80,13 @@ func TestAuditFindsWhateverIsNotAsTheLogHasIt(t *testing.T) {
 		"a time of a row":              {`UPDATE {accounts} SET updated = '2020-01-01T00:00:00Z' WHERE id = 'bad'`, "accounts bad updated: "},
 		"the revisions of a row":       {`UPDATE {accounts} SET _revisions = '{"a-bad": 1}' WHERE id = 'bad'`, `accounts bad _revisions: {"a-bad": 1} / {"a-bad": 0}`},
 		"a row that is gone":           {`DELETE FROM {accounts} WHERE id = 'k2'`, "accounts k2 is missing"},
-		"a row without a key":          {`INSERT INTO {accounts} VALUES ('nobody', '', 0, '[]', now(), '{}')`, "accounts nobody is there, and nothing in the log calls for it"},
+		"a row without a key":          {`INSERT INTO {accounts} VALUES ('nobody', '', 0, '[]', now(), '{}', 0)`, "accounts nobody is there, and nothing in the log calls for it"},
 		"a sum of a report":            {`UPDATE {brackets} SET sum = 7 WHERE tens = '0'`, "brackets 0 sum: 7 / 5"},
-		"a line too many of a report":  {`INSERT INTO {brackets} VALUES ('77', 0, 0, 0)`, "brackets 77 is there, and nothing in the log calls for it"},
+		"a line too many of a report":  {`INSERT INTO {brackets} VALUES ('77', 0, 0, 3, 0)`, "brackets 77 is there, and nothing in the log calls for it"},
 		"a line too few of a report":   {`DELETE FROM {brackets} WHERE tens = '0'`, "brackets 0 is missing"},
 		"the count behind a line":      {`UPDATE {brackets} SET _contributions = 9 WHERE tens = '0'`, "brackets 0 _contributions: 9 / 1"},
 		"an entry of a list":           {`UPDATE {wishes} SET total = 1 WHERE key = 'bad'`, "wishes even/bad total: 1 / 5"},
-		"an entry too many of a list":  {`INSERT INTO {wishes} VALUES ('odd', 1, '', 'bad')`, "wishes odd/bad is there, and nothing in the log calls for it"},
+		"an entry too many of a list":  {`INSERT INTO {wishes} VALUES ('odd', 1, '', 'bad', 0)`, "wishes odd/bad is there, and nothing in the log calls for it"},
 		"an entry too few of a list":   {`DELETE FROM {wishes} WHERE key = 'bad'`, "wishes even/bad is missing"},
 		"a row of a journal":           {`UPDATE {entries} SET n = 9 WHERE id = 'bad' AND revision = 0`, "entries bad/0 n: 9 / 5"},
 		"a row too many of a journal":  {`INSERT INTO {entries} VALUES ('bad', 77, 0)`, "entries bad/77 is there, and nothing in the log calls for it"},
@@ -95,8 +95,8 @@ func TestAuditFindsWhateverIsNotAsTheLogHasIt(t *testing.T) {
 		"nothing but the reader's own": {`UPDATE {wishes} SET notes = 'mine'`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			sql := strings.NewReplacer("{accounts}", w.accounts.Table(), "{brackets}", w.brackets.Table(), "{wishes}", w.wishes.Table(), "{entries}", w.entries.Table()).Replace(c.tamper)
-			tables := []string{w.accounts.Table(), w.brackets.Table(), w.wishes.Table(), w.entries.Table()}
+			sql := strings.NewReplacer("{accounts}", w.table(w.accounts), "{brackets}", w.table(w.brackets), "{wishes}", w.table(w.wishes), "{entries}", w.table(w.entries)).Replace(c.tamper)
+			tables := []string{w.table(w.accounts), w.table(w.brackets), w.table(w.wishes), w.table(w.entries)}
 			for i, table := range tables {
 				w.exec(t, fmt.Sprintf("CREATE TABLE saved_%d AS TABLE %s", i, table))
 			}

@@ -98,7 +98,7 @@ func (a *foldAuditor[R]) findOrphans(ctx context.Context) error {
 }
 
 // compareDerived compares a report or list as a whole, as all rows make it up.
-func (a *foldAuditor[R]) compareDerived(ctx context.Context, d Derived[R], keys []string) error {
+func (a *foldAuditor[R]) compareDerived(ctx context.Context, d derivation[R], keys []string) error {
 	all := d.begin()
 	for _, key := range keys {
 		if _, bad := a.bad[key]; bad {

@@ -8,9 +8,11 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/purserhq/purser/internal/eventlog"
 )
 
-// commit writes rows, what is derived from them, parked keys and the checkpoint, all or none. A batch with a value that
+// commit writes rows, what is derived from them, parked keys and the checkpoints, all or none. A batch with a value that
 // Postgres refuses is written event by event, so that only the key with that value is parked.
 func (l *lane) commit(ctx context.Context, b *batch) error {
 	start := time.Now()
@@ -21,24 +23,34 @@ func (l *lane) commit(ctx context.Context, b *batch) error {
 	if err != nil {
 		return err
 	}
-	l.checkpoint.position, l.checkpoint.last = b.end, b.last
+	l.stands(b.end, b.last)
 	for key, p := range b.poisoned {
 		l.parked[key] = time.Now()
-		l.logger.Error("an event can't be applied, its key is parked", "model", l.model.name, "key", key, "position", p.position, "cause", p.cause)
+		l.logger().Error("an event can't be applied, its key is parked", "key", key, "position", p.position, "cause", p.cause)
 	}
 	if len(b.poisoned) > 0 {
 		l.showParked()
 	}
-	l.metrics.batches.WithLabelValues(l.model.name).Observe(time.Since(start).Seconds())
+	l.r.c.metrics.batches.WithLabelValues(l.r.label()).Observe(time.Since(start).Seconds())
 	return nil
 }
 
-// transact applies a batch and moves the checkpoint in one transaction. That is not synced: it is lost whole, or not at
+// stands notes where all partitions stand now.
+func (l *lane) stands(position eventlog.Position, last anchor) {
+	l.position, l.last = position, last
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	for i := range l.parts {
+		l.parts[i].position = position
+	}
+}
+
+// transact applies a batch and moves the checkpoints in one transaction. That is not synced: it is lost whole, or not at
 // all, and the log has what it was made from.
 func (l *lane) transact(ctx context.Context, b *batch, apply func(context.Context, *batch) error) error {
 	b.poisoned, b.writes = map[string]poison{}, &pgx.Batch{}
 	moved := false
-	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
+	return pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error {
 		b.tx = tx
 		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
 			return err
@@ -48,9 +60,9 @@ func (l *lane) transact(ctx context.Context, b *batch, apply func(context.Contex
 		}
 		for key, p := range b.poisoned {
 			b.writes.Queue(`INSERT INTO consumer.parked (build, key, position, cause) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-				l.model.build, key, p.position, storable(p.cause))
+				l.r.name, key, p.position, storable(p.cause))
 		}
-		l.checkpoint.advance(b.writes, b.end, b.last, &moved)
+		l.parts.advance(b.writes, l.r.name, b.end, b.last, &b.passed, &moved)
 		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
 			return err
 		}
@@ -70,7 +82,7 @@ func (l *lane) applyAll(ctx context.Context, b *batch) error {
 	if len(b.events) == 0 {
 		return nil
 	}
-	return l.model.shape.apply(ctx, b)
+	return l.r.shape.apply(ctx, b)
 }
 
 // applyOneByOne applies one event after another, each under a savepoint.
@@ -83,7 +95,7 @@ func (l *lane) applyOneByOne(ctx context.Context, b *batch) error {
 			one := &batch{
 				tx: savepoint, log: b.log, events: []decoded{e}, end: e.Position, writes: &pgx.Batch{}, poisoned: b.poisoned, observe: b.observe,
 			}
-			if err := l.model.shape.apply(ctx, one); err != nil {
+			if err := l.r.shape.apply(ctx, one); err != nil {
 				return err
 			}
 			return savepoint.SendBatch(ctx, one.writes).Close()

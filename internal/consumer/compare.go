@@ -38,7 +38,9 @@ func (t *table) compareBy(ctx context.Context, tx pgx.Tx, join string, rows [][]
 		switch {
 		case c.key:
 			match = append(match, "s."+name+" = t."+name)
-			keys = append(keys, "coalesce(s."+name+", t."+name+")::text")
+			if c.name != partitionColumn {
+				keys = append(keys, "coalesce(s."+name+", t."+name+")::text")
+			}
 		case !c.local:
 			others = append(others, c.name)
 			differ = append(differ, "s."+name+" IS DISTINCT FROM t."+name)

@@ -1,14 +1,22 @@
 // Package consumer keeps what is derived from the event log: it follows the log and folds each event, once and in order,
 // into tables in Postgres.
 //
-// A model is a [Fold] with the [Report]s and [List]s derived from it, or a [Journal]. Rows, derived entries and checkpoint
-// are written in one transaction, so they are all there or none is. The checkpoint is moved by compare-and-swap under the
+// A model is a [Fold] with the [Report]s and [List]s derived from it, or a [Journal]. Rows, derived entries and checkpoints
+// are written in one transaction, so they are all there or none is. A checkpoint is moved by compare-and-swap under the
 // token of its owner, so a process that was only thought dead can't write. A row remembers how far each stream is folded
 // into it: what it has seen is skipped, and a gap refolds the key from the log. An event that can't be applied parks its
 // key; the others go on. When Postgres or the event store is away, everything pauses and goes on by itself.
 //
-// Operators give their orders in Postgres, by way of any process, and the owner of a model carries them out: to try a
-// parked key again, to rest. [Audit] compares what is stored with what the log adds up to.
+// How: the key of an event picks one of 16 partitions. Any number of processes run a model; each partition is leased to one
+// of them (lease.go), which has a share of about the same size as the others. In a process one subscription (feed.go) is
+// fanned out to lanes (lane.go), each of which moves partitions of one build together. Partitions that are new here, behind
+// or failing have lanes of their own, with subscriptions of their own, until they are level (runner.go).
+//
+// A build (build.go) is one set of tables of a model. Readers find the live one by a [Reader]. Another one can be built beside
+// it, and readers be sent there by one row (rebuild.go).
+//
+// Operators give their orders in Postgres, by way of any process, and whoever has the partition carries them out: to try
+// a parked key again, to rest. [Audit] compares what is stored with what the log adds up to.
 package consumer
 
 import (
@@ -17,9 +25,11 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"golang.org/x/sync/errgroup"
 
@@ -46,39 +56,44 @@ type Log interface {
 	Identity(ctx context.Context) (string, error)
 }
 
-const (
-	// lockPoll is how often one that stands by looks whether the owner has gone, and the owner whether it still is it.
-	lockPoll    = time.Second
-	lockTimeout = 5 * time.Second
-)
+// roundTimeout bounds one look at Postgres: well below the time of a lease.
+const roundTimeout = leaseTime / 2
 
-// Consumer runs models. Of the consumers of one name, in whatever process, one works and the others stand by.
+// Consumer runs models, together with the other consumers of the same models, in whatever process.
 type Consumer struct {
-	name    string
-	pool    *pgxpool.Pool
-	log     Log
-	lanes   []*lane
-	changed chan struct{}
-	logger  *slog.Logger
+	pool       *pgxpool.Pool
+	log        Log
+	models     []Model
+	categories []string
+	feed       *feed
+	member     uuid.UUID
+	changed    chan struct{}
+	rounds     chan struct{} // wakes the loop that extends leases
+	finishing  chan struct{} // wakes the one that finishes builds
+	logger     *slog.Logger
+	metrics    *Metrics
+
+	mu      sync.Mutex
+	runners map[string]*runner // by build
+	shares  map[string]int     // of the builds' partitions
+	renewed time.Time          // when the leases were last extended
 }
 
 // New returns a consumer of models. The categories are all that are written to the log, so that a model moves on
 // past events that it does not read, and readers need not wait for it.
 func New(pool *pgxpool.Pool, log Log, name string, categories []string, models []Model, logger *slog.Logger, m *Metrics) *Consumer {
-	c := &Consumer{name: name, pool: pool, log: log, changed: make(chan struct{}, 1), logger: logger.With("consumer", name)}
-	for _, model := range models {
-		l := &lane{
-			model: model, pool: pool, log: log, categories: slices.Clone(categories), logger: c.logger, metrics: m, changed: c.changed,
-		}
-		l.lost()
-		m.watch(model.name, l.lag, l.oldestParked)
-		c.lanes = append(c.lanes, l)
+	c := &Consumer{
+		pool: pool, log: log, models: models, categories: slices.Clone(categories), feed: newFeed(log, categories), member: uuid.New(),
+		changed: make(chan struct{}, 1), rounds: make(chan struct{}, 1), finishing: make(chan struct{}, 1),
+		logger: logger.With("consumer", name), metrics: m,
+		runners: map[string]*runner{}, shares: map[string]int{},
 	}
+	m.watch(c)
 	return c
 }
 
-// Ready returns nil while every model follows the log, and has caught up with it as it was when this consumer last began
-// to work. One that stands by, or pauses, is not ready.
+// Ready returns nil while every model follows the log in all partitions that are this consumer's, and has caught up with it as
+// it was when they were taken. One that can't extend its leases, or pauses, is not ready. Builds without readers don't count.
 func (c *Consumer) Ready(context.Context) error { return c.ready(false) }
 
 // ReadyOrPaused is [Consumer.Ready] but for models that an operator has paused: that they lag is what was asked for. What
@@ -86,9 +101,37 @@ func (c *Consumer) Ready(context.Context) error { return c.ready(false) }
 func (c *Consumer) ReadyOrPaused(context.Context) error { return c.ready(true) }
 
 func (c *Consumer) ready(orPaused bool) error {
-	for _, l := range c.lanes {
-		if !l.caughtUp.Load() && !(orPaused && l.paused.Load()) {
-			return fmt.Errorf("%s has not caught up", l.model.name)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.renewed) > leaseTime {
+		return errors.New("it can't extend its leases")
+	}
+	for _, m := range c.models {
+		followed := false
+		for name, r := range c.runners {
+			if r.model.name == m.name && r.isLive() {
+				caughtUp, _ := r.state(time.Now())
+				followed = caughtUp && (c.shares[name] == 0 || r.owned() > 0) || orPaused && r.isPaused()
+			}
+		}
+		if !followed {
+			return fmt.Errorf("%s has not caught up", m.name)
+		}
+	}
+	return nil
+}
+
+// Level are the partitions of a model's live build that this consumer runs, and that have had all that the log held when they
+// were taken: what may be acted on. There are none while it can't extend its leases, or an operator has paused the model.
+func (c *Consumer) Level(model string) []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.renewed) > leaseTime {
+		return nil
+	}
+	for _, r := range c.runners {
+		if r.model.name == model && r.isLive() && !r.isPaused() {
+			return r.level()
 		}
 	}
 	return nil
@@ -97,75 +140,232 @@ func (c *Consumer) ready(orPaused bool) error {
 // Changed receives after one or more transactions of this consumer. It is for one reader.
 func (c *Consumer) Changed() <-chan struct{} { return c.changed }
 
-// Run works, or stands by, until ctx ends, and returns nil then. It fails only where the tables belong to another log.
+// tell lets the one who waits for changes know of some.
+func (c *Consumer) tell() { wake(c.changed) }
+
+// hurry has the consumer look for what there is to do at once.
+func (c *Consumer) hurry() {
+	wake(c.rounds)
+	wake(c.finishing)
+}
+
+func wake(sleeper chan<- struct{}) {
+	select {
+	case sleeper <- struct{}{}:
+	default: // it will look anyway
+	}
+}
+
+// Run works until ctx ends, and returns nil then, all leases given up. It fails only where the tables belong to another log.
 func (c *Consumer) Run(ctx context.Context) error {
-	for {
-		err := c.own(ctx)
+	outer := ctx
+	g, ctx := errgroup.WithContext(ctx)
+	begin := func(f func(context.Context) error) { g.Go(func() error { return f(ctx) }) }
+	begin(c.feed.run)
+	begin(func(ctx context.Context) error {
+		return c.repeat(ctx, "leases", c.rounds, func(ctx context.Context) error { return c.round(ctx, begin) })
+	})
+	begin(func(ctx context.Context) error { return c.repeat(ctx, "builds", c.finishing, c.finishBuilds) })
+	err := g.Wait()
+	if left := leave(ctx, c.pool, c.member); left != nil {
+		c.logger.Debug("leases can't be given up, and run out by themselves", "err", left)
+	}
+	if outer.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// repeat does something again and again until ctx ends. What fails is tried again.
+func (c *Consumer) repeat(ctx context.Context, what string, sooner <-chan struct{}, do func(context.Context) error) error {
+	for failing := false; ; {
+		err := do(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
-		case errors.Is(err, errForeign):
-			return err
-		case err != nil:
-			c.logger.Warn("a consumer pauses", "err", err)
+		case err != nil && !failing:
+			c.logger.Warn("a consumer pauses", "at", what, "err", err)
+		case err == nil && failing:
+			c.logger.Info("a consumer goes on", "at", what)
 		}
+		failing = err != nil
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(lockPoll):
+		case <-sooner:
+		case <-time.After(roundPause):
 		}
 	}
 }
 
-// own waits until no other consumer of the name works, and then works. That is decided by a lock on a connection of its
-// own, which Postgres releases when the process dies.
-func (c *Consumer) own(ctx context.Context) error {
-	if err := migrateUp(ctx, c.pool); err != nil {
-		return err
+// round extends the leases, and brings the runners to what Postgres says: which builds there are, which partitions are ours,
+// and what operators want.
+func (c *Consumer) round(ctx context.Context, begin func(func(context.Context) error)) error {
+	if c.renewedAt().IsZero() {
+		if err := migrateUp(ctx, c.pool); err != nil {
+			return err
+		}
 	}
-	conn, err := c.pool.Acquire(ctx)
+	ctx, cancel := context.WithTimeout(ctx, roundTimeout)
+	defer cancel()
+	all, err := builds(ctx, c.pool, c.models)
+	if err != nil {
+		return fmt.Errorf("look for builds: %w", err)
+	}
+	paused, wishes, err := c.wanted(ctx)
+	if err != nil {
+		return fmt.Errorf("look for orders: %w", err)
+	}
+	c.arrange(all, paused, wishes, begin)
+	started := time.Now()
+	holdings, err := renew(ctx, c.pool, c.member, c.reports())
 	if err != nil {
 		return err
 	}
-	// Closed, not given back: the lock must not outlive this.
-	lock := conn.Hijack()
-	defer func() {
-		closeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lockTimeout)
-		defer cancel()
-		_ = lock.Close(closeCtx)
-	}()
-	for {
-		var locked bool
-		if err := lock.QueryRow(ctx, "SELECT pg_try_advisory_lock(hashtextextended($1, 0))", "purser consumer "+c.name).Scan(&locked); err != nil {
+	c.mu.Lock()
+	first := c.renewed.IsZero()
+	c.renewed = started
+	c.mu.Unlock()
+	if first {
+		c.hurry()
+	}
+	for _, r := range c.running() {
+		if err := c.balance(ctx, r, holdings[r.name]); err != nil {
 			return err
 		}
-		if locked {
-			break
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(lockPoll):
+	}
+	return nil
+}
+
+func (c *Consumer) renewedAt() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.renewed
+}
+
+func (c *Consumer) running() []*runner {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]*runner, 0, len(c.runners))
+	for _, r := range c.runners {
+		all = append(all, r)
+	}
+	return all
+}
+
+// arrange has a runner for every build, and no others.
+func (c *Consumer) arrange(all map[string][]build, paused map[string]bool, wishes map[string][]wish, begin func(func(context.Context) error)) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	there := map[string]bool{}
+	for _, m := range c.models {
+		for _, b := range all[m.name] {
+			there[b.name] = true
+			r, ok := c.runners[b.name]
+			if !ok {
+				r = c.newRunner(m, b, begin)
+				c.runners[b.name] = r
+			}
+			r.update(b, paused[m.name], wishes[b.name])
 		}
 	}
-	g, ctx := errgroup.WithContext(ctx)
-	for _, l := range c.lanes {
-		g.Go(func() error { return l.run(ctx) })
+	for name, r := range c.runners {
+		if !there[name] {
+			r.stop()
+			delete(c.runners, name)
+			delete(c.shares, name)
+		}
 	}
-	g.Go(func() error {
-		for {
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(lockPoll):
+}
+
+func (c *Consumer) reports() []report {
+	var all []report
+	for _, r := range c.running() {
+		caughtUp, behind := r.state(time.Now())
+		all = append(all, report{r.name, caughtUp, behind})
+	}
+	return all
+}
+
+// balance gives up what is more than our share of a build, or takes what is free of it.
+func (c *Consumer) balance(ctx context.Context, r *runner, h *holding) error {
+	r.keep(h.ours)
+	share := h.share()
+	owned := r.owned()
+	c.mu.Lock()
+	c.shares[r.name] = min(share, owned+len(h.free))
+	c.mu.Unlock()
+	if owned > share {
+		r.giveUp(owned - share)
+		return nil
+	}
+	wanted := some(h.free, share-owned)
+	for p := range h.ours { // ours, without our knowing: the answer to a claim was lost, or a lane has lost it
+		if !r.owns(p) {
+			wanted = append(wanted, p)
+		}
+	}
+	if len(wanted) == 0 {
+		return nil
+	}
+	taken, err := claim(ctx, c.pool, c.member, r.name, wanted)
+	if err != nil {
+		return err
+	}
+	r.take(taken)
+	return nil
+}
+
+// wanted is what operators want: which models are to rest, and of which builds which keys are to be tried again.
+func (c *Consumer) wanted(ctx context.Context) (paused map[string]bool, wishes map[string][]wish, err error) {
+	paused, wishes = map[string]bool{}, map[string][]wish{}
+	rows, err := c.pool.Query(ctx, `SELECT model FROM consumer.paused`)
+	if err != nil {
+		return nil, nil, err
+	}
+	var model, build string
+	if _, err := pgx.ForEachRow(rows, []any{&model}, func() error { paused[model] = true; return nil }); err != nil {
+		return nil, nil, err
+	}
+	rows, err = c.pool.Query(ctx, `SELECT build, key, wanted FROM consumer.parked WHERE wanted IS NOT NULL ORDER BY build, key`)
+	if err != nil {
+		return nil, nil, err
+	}
+	var w wish
+	_, err = pgx.ForEachRow(rows, []any{&build, &w.Key, &w.Attempt}, func() error { wishes[build] = append(wishes[build], w); return nil })
+	return paused, wishes, err
+}
+
+// finishBuilds makes the first build of every model that has none, and finishes those that have come to their target.
+func (c *Consumer) finishBuilds(ctx context.Context) error {
+	if c.renewedAt().IsZero() {
+		return nil // the tables that tell may not be there yet
+	}
+	all, err := builds(ctx, c.pool, c.models)
+	if err != nil {
+		return fmt.Errorf("look for builds: %w", err)
+	}
+	for _, m := range c.models {
+		if len(all[m.name]) == 0 {
+			none := func(_ pgx.Tx, numbers []int) (bool, error) { return len(numbers) == 0, nil }
+			if err := makeBuild(ctx, c.pool, c.log, m, none); err != nil {
+				return err
 			}
-			pingCtx, cancel := context.WithTimeout(ctx, lockTimeout)
-			err := lock.Ping(pingCtx)
-			cancel()
-			if err != nil && ctx.Err() == nil {
-				return fmt.Errorf("the connection that holds the lock: %w", err)
+			c.hurry()
+		}
+		for _, b := range all[m.name] {
+			if b.filled {
+				continue
+			}
+			filled, err := c.finish(ctx, m, b)
+			if err != nil {
+				return fmt.Errorf("finish %s: %w", b.name, err)
+			}
+			if filled {
+				c.logger.Info("a build is filled", "build", b.name)
+				c.hurry()
 			}
 		}
-	})
-	return g.Wait()
+	}
+	return nil
 }

@@ -34,9 +34,7 @@ func TestTablesAreWhatTheLogAddsUpTo(t *testing.T) {
 		w.await(name, "", last)
 	}
 	w.await("accounts", "k1", last)
-	if err := c.Ready(t.Context()); err != nil {
-		t.Error(err)
-	}
+	w.eventually(func() bool { return c.Ready(t.Context()) == nil })
 	w.check()
 }
 
@@ -44,7 +42,7 @@ func TestAwaitEndsWithTheDeadline(t *testing.T) {
 	w := newWorld(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	err := w.accounts.Await(ctx, w.pool, "", 1) // no consumer has ever run
+	err := w.reached(ctx, w.accounts, "", 1) // no consumer has ever run
 	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
 		t.Errorf("got %v", err)
 	}
@@ -54,16 +52,16 @@ func TestLocalColumnsOfAListAreTheReadersOwn(t *testing.T) {
 	w := newWorld(t)
 	w.run(w.models()...)
 	w.await("wishes", "", w.log.append("a-k", 1))
-	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.wishes.Table()+" SET notes = 'mine'"); err != nil {
+	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.table(w.wishes)+" SET notes = 'mine'"); err != nil {
 		t.Fatal(err)
 	}
 	w.await("wishes", "", w.log.append("a-k", 2))
-	got := query[wish](w, "SELECT "+consumer.Columns[wish]()+" FROM "+w.wishes.Table())
+	got := query[wish](w, "SELECT "+consumer.Columns[wish]()+" FROM "+w.table(w.wishes))
 	if len(got) != 1 || got[0].Notes != "mine" || got[0].Total != 3 {
 		t.Errorf("%+v", got)
 	}
 	w.await("wishes", "", w.log.append("a-k", 1))
-	if got := query[wish](w, "SELECT "+consumer.Columns[wish]()+" FROM "+w.wishes.Table()); len(got) != 0 {
+	if got := query[wish](w, "SELECT "+consumer.Columns[wish]()+" FROM "+w.table(w.wishes)); len(got) != 0 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -79,7 +77,7 @@ func TestPoisonParksItsKeyOnly(t *testing.T) {
 	w.await("accounts", "", last)
 	w.await("entries", "", last)
 	w.check()
-	err := w.accounts.Await(t.Context(), w.pool, "bad", last)
+	err := w.reached(t.Context(), w.accounts, "bad", last)
 	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_ENTITY_PARKED) {
 		t.Errorf("got %v", err)
 	}
@@ -94,13 +92,13 @@ func TestAGapIsRefoldedFromTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	// The row loses what it knows, as after a restore of an older table.
-	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.accounts.Table()+` SET total = 0, seen = '[]', _revisions = '{}'`); err != nil {
+	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.table(w.accounts)+` SET total = 0, seen = '[]', _revisions = '{}'`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.brackets.Table()+` SET sum = 0`); err != nil {
+	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.table(w.brackets)+` SET sum = 0`); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.pool.Exec(t.Context(), "DELETE FROM "+w.wishes.Table()); err != nil {
+	if _, err := w.pool.Exec(t.Context(), "DELETE FROM "+w.table(w.wishes)); err != nil {
 		t.Fatal(err)
 	}
 	w.run(w.models()...)
@@ -165,13 +163,13 @@ func TestAZombieCantWrite(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Fatal("it does not notice that it lost the partitions")
 	}
-	if got := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.accounts.Table()); got[0].Total != 1 {
+	if got := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.table(w.accounts)); got[0].Total != 1 {
 		t.Errorf("written by one who did not own it: %+v", got)
 	}
 	w.log.onIdentity(nil)
 	close(goOn)
 	w.await("accounts", "", last)
-	if got := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.accounts.Table()); got[0].Total != 2 {
+	if got := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.table(w.accounts)); got[0].Total != 2 {
 		t.Errorf("%+v", got)
 	}
 }
@@ -286,12 +284,12 @@ func TestTokensAreOfTheReadersOwnBuild(t *testing.T) {
 	p := w.log.append("a-k", 1)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := newer.Await(ctx, w.pool, "k", p); err != nil {
+	if err := w.reached(ctx, newer, "k", p); err != nil {
 		t.Fatal(err)
 	}
 	short, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
-	for what, err := range map[string]error{"fold": w.accounts.Await(short, w.pool, "k", p), "report": w.brackets.Await(short, w.pool, p)} {
+	for what, err := range map[string]error{"fold": w.reached(short, w.accounts, "k", p), "report": w.reached(short, w.brackets, "", p)} {
 		if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
 			t.Errorf("the older %s: %v", what, err)
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -13,44 +14,56 @@ import (
 // contributionsColumn counts the rows' contributions to a line of a report; one without any is deleted.
 const contributionsColumn = "_contributions"
 
-// Table is the table of the report in the live build, quoted and with its schema.
-func (r *Report[R, C]) Table() string {
-	return derivedTable(buildName(r.Of.Name, r.Of.Version), r.Name, r.Version)
-}
-
-// Table is the table of the list in the live build, quoted and with its schema.
-func (l *List[R, E]) Table() string {
-	return derivedTable(buildName(l.Of.Name, l.Of.Version), l.Name, l.Version)
-}
-
-func (r *Report[R, C]) relation() relation {
-	t := &table{
-		name: r.Table(), columns: columnsOf(reflect.TypeFor[C]()),
-		extra: []column{{name: contributionsColumn, sqlType: "bigint"}},
-	}
+func (r *Report[R, C]) in(build string) derivation[R] {
+	// A line has a row for each partition that contributes to it, so that no two ever wait for each other.
+	t := newTable(build, derivedName(r.Name, r.Version), columnsOf(reflect.TypeFor[C]()),
+		column{name: partitionColumn, sqlType: "bigint", key: true}, column{name: contributionsColumn, sqlType: "bigint"})
 	for _, c := range t.columns {
 		if !c.key && c.sqlType != "bigint" {
 			panic(fmt.Sprintf("report %s: %s can't be added up", r.Name, c.name))
 		}
 	}
-	return relation{r.Name, r.Version, t}
+	return &summing[R, C]{r, t}
 }
 
-func (r *Report[R, C]) begin() difference[R] {
-	return &sums[R, C]{report: r, table: r.relation().table, lines: map[string][]any{}}
+// Lines is a query for the lines of the report where it lies: what the partitions have, added up.
+func (r *Report[R, C]) Lines(p Place) string {
+	var keys, all []string
+	for _, c := range columnsOf(reflect.TypeFor[C]()) {
+		name := pgx.Identifier{c.name}.Sanitize()
+		if c.key {
+			keys, all = append(keys, name), append(all, name)
+		} else {
+			all = append(all, fmt.Sprintf("sum(%s)::bigint AS %[1]s", name))
+		}
+	}
+	return fmt.Sprintf("SELECT %s FROM %s GROUP BY %s", strings.Join(all, ", "), p.Table, strings.Join(keys, ", "))
+}
+
+type summing[R, C any] struct {
+	report *Report[R, C]
+	table  *table
+}
+
+func (s *summing[R, C]) relation() relation {
+	return relation{s.report.Name, s.report.Version, s.table}
+}
+
+func (s *summing[R, C]) begin() difference[R] {
+	return &sums[R, C]{summing: s, lines: map[string][]any{}}
 }
 
 // sums is what is to be added to each line of a report.
 type sums[R, C any] struct {
-	report *Report[R, C]
-	table  *table
-	lines  map[string][]any // the values of all columns, by those of the key
+	*summing[R, C]
+	lines map[string][]any // the values of all columns, by those of the key
 }
 
-func (s *sums[R, C]) before(_ string, row R) error { return s.contribute(row, -1) }
-func (s *sums[R, C]) after(_ string, row R) error  { return s.contribute(row, 1) }
+func (s *sums[R, C]) before(key string, row R) error { return s.contribute(key, row, -1) }
+func (s *sums[R, C]) after(key string, row R) error  { return s.contribute(key, row, 1) }
 
-func (s *sums[R, C]) contribute(row R, sign int64) error {
+func (s *sums[R, C]) contribute(key string, row R, sign int64) error {
+	partition := int64(partitionOf(key))
 	for _, c := range s.report.Contribute(row) {
 		values, err := fields(s.table.columns, reflect.ValueOf(&c).Elem())
 		if err != nil {
@@ -61,7 +74,7 @@ func (s *sums[R, C]) contribute(row R, sign int64) error {
 				values[i] = sign * values[i].(int64)
 			}
 		}
-		if err := s.plus(append(values, sign)); err != nil {
+		if err := s.plus(append(values, partition, sign)); err != nil {
 			return err
 		}
 	}
@@ -125,21 +138,25 @@ func (s *sums[R, C]) write(b *pgx.Batch) {
 	}
 }
 
-func (l *List[R, E]) relation() relation {
-	columns := columnsOf(reflect.TypeFor[E]())
-	return relation{l.Name, l.Version, &table{
-		name: l.Table(), columns: columns, extra: []column{{name: "key", sqlType: "text", key: true}},
-	}}
+func (l *List[R, E]) in(build string) derivation[R] {
+	return &listing[R, E]{l, newTable(build, derivedName(l.Name, l.Version), columnsOf(reflect.TypeFor[E]()),
+		column{name: "key", sqlType: "text", key: true}, column{name: partitionColumn, sqlType: "bigint"})}
 }
 
-func (l *List[R, E]) begin() difference[R] {
-	return &entries[R, E]{list: l, table: l.relation().table, was: map[string][]any{}, is: map[string][]any{}}
+type listing[R, E any] struct {
+	list  *List[R, E]
+	table *table
+}
+
+func (l *listing[R, E]) relation() relation { return relation{l.list.Name, l.list.Version, l.table} }
+
+func (l *listing[R, E]) begin() difference[R] {
+	return &entries[R, E]{listing: l, was: map[string][]any{}, is: map[string][]any{}}
 }
 
 // entries is what rows wanted on a list and what they want now.
 type entries[R, E any] struct {
-	list    *List[R, E]
-	table   *table
+	*listing[R, E]
 	was, is map[string][]any // the values of all columns, by those of the key
 }
 
@@ -152,7 +169,7 @@ func (d *entries[R, E]) want(into map[string][]any, key string, row R) error {
 		if err != nil {
 			return err
 		}
-		values = append(values, key)
+		values = append(values, key, int64(partitionOf(key)))
 		line, err := lineKey(d.table.all(), values)
 		if err != nil {
 			return err

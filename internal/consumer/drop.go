@@ -13,8 +13,8 @@ DO $$
 DECLARE
   build text;
 BEGIN
-  IF to_regclass('consumer.checkpoints') IS NOT NULL THEN
-    FOR build IN SELECT DISTINCT checkpoints.build FROM consumer.checkpoints LOOP
+  IF to_regclass('consumer.builds') IS NOT NULL THEN
+    FOR build IN SELECT builds.build FROM consumer.builds LOOP
       EXECUTE format('DROP SCHEMA IF EXISTS %I CASCADE', build);
     END LOOP;
   END IF;

@@ -109,7 +109,7 @@ func (w *evolvedWorld) settled() {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
-	if err := w.parts.Await(ctx, w.pool, "", w.log.head()); err != nil {
+	if err := w.reached(ctx, w.parts, "", w.log.head()); err != nil {
 		w.t.Fatal(err)
 	}
 	w.await("accounts", "", w.log.head())
@@ -124,7 +124,7 @@ type foldedAccount struct {
 
 func (w *evolvedWorld) account(id string) foldedAccount {
 	w.t.Helper()
-	for _, a := range query[foldedAccount](w.world, "SELECT id, seen, _revisions FROM "+w.accounts.Table()) {
+	for _, a := range query[foldedAccount](w.world, "SELECT id, seen, _revisions FROM "+w.table(w.accounts)) {
 		if a.ID == id {
 			return a
 		}
@@ -134,7 +134,7 @@ func (w *evolvedWorld) account(id string) foldedAccount {
 
 func (w *evolvedWorld) journal(id string) []part {
 	w.t.Helper()
-	return query[part](w.world, "SELECT "+consumer.Columns[part]()+" FROM "+w.parts.Table()+" WHERE id = '"+id+"' ORDER BY revision, part")
+	return query[part](w.world, "SELECT "+consumer.Columns[part]()+" FROM "+w.table(w.parts)+" WHERE id = '"+id+"' ORDER BY revision, part")
 }
 
 func TestOldEventsAreFoldedAsTheEventsOfToday(t *testing.T) {
@@ -184,7 +184,7 @@ func TestNewerVersionPausesAndParksNothing(t *testing.T) {
 	last := w.log.append("a-other", 3)
 	short, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := w.accounts.Await(short, w.pool, "k", last); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
+	if err := w.reached(short, w.accounts, "k", last); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
 		t.Errorf("got %v", err)
 	}
 	if parked := query[parkedKey](w.world, "SELECT key, position FROM consumer.parked"); len(parked) > 0 {

@@ -17,27 +17,42 @@ import (
 // revisionsColumn is where a row remembers the last revision of each stream that it has folded.
 const revisionsColumn = "_revisions"
 
-// Table is the table of the rows in the live build, quoted and with its schema.
-func (f *Fold[R]) Table() string { return tableName(buildName(f.Name, f.Version), f.Name) }
-
 // Model is the fold, with what is derived from it, for the runtime.
 func (f *Fold[R]) Model(derived ...Derived[R]) Model {
-	t := &table{
-		name: f.Table(), columns: columnsOf(reflect.TypeFor[R]()), indexes: f.Indexes,
-		extra: []column{{name: revisionsColumn, sqlType: "jsonb"}},
+	m := Model{
+		name: f.Name, version: f.Version, categories: f.Categories,
+		open: func(build string) shape { return f.in(build, derived...) },
 	}
+	for _, d := range derived {
+		m.derived = append(m.derived, d.in("").relation().name)
+	}
+	f.in("") // panics where R can't be a row
+	return m
+}
+
+// in is the fold on the tables of a build.
+func (f *Fold[R]) in(build string, derived ...Derived[R]) *folding[R] {
+	t := newTable(build, f.Name, columnsOf(reflect.TypeFor[R]()),
+		column{name: revisionsColumn, sqlType: "jsonb"}, column{name: partitionColumn, sqlType: "bigint"})
+	t.indexes = f.Indexes
 	keys := t.keys()
 	if len(keys) != 1 || keys[0].sqlType != "text" {
 		panic(fmt.Sprintf("fold %s: its row needs one key, a string", f.Name))
 	}
-	return Model{
-		name: f.Name, build: buildName(f.Name, f.Version), categories: f.Categories,
-		shape: &folding[R]{fold: f, table: t, key: keys[0], derived: derived},
+	shape := &folding[R]{fold: f, table: t, key: keys[0]}
+	for _, d := range derived {
+		shape.derived = append(shape.derived, d.in(build))
 	}
+	return shape
 }
 
 // Derived is a report or a list: what follows from the rows of a fold.
 type Derived[R any] interface {
+	// in is the report or list on the table of a build.
+	in(build string) derivation[R]
+}
+
+type derivation[R any] interface {
 	relation() relation
 	// begin returns a difference to which rows are added as they were and as they are.
 	begin() difference[R]
@@ -58,7 +73,7 @@ type folding[R any] struct {
 	fold    *Fold[R]
 	table   *table
 	key     column
-	derived []Derived[R]
+	derived []derivation[R]
 }
 
 // kept is a row and how far its streams are folded into it.
@@ -245,7 +260,8 @@ func (f *folding[R]) values(k *kept[R]) ([]any, error) {
 		return nil, err
 	}
 	revisions, err := json.Marshal(k.revisions)
-	return append(values, string(revisions)), err
+	partition := partitionOf(values[f.key.field].(string))
+	return append(values, string(revisions), int64(partition)), err
 }
 
 // fetch reads the rows of keys.
@@ -260,7 +276,8 @@ func (f *folding[R]) fetch(ctx context.Context, tx pgx.Tx, keys []string) (map[s
 
 // scan calls visit for each row.
 func (f *folding[R]) scan(ctx context.Context, q querier, where string, visit func(key string, k *kept[R]) error, args ...any) error {
-	result, err := q.Query(ctx, fmt.Sprintf("SELECT %s FROM %s%s", list(f.table.all()), f.table.name, where), args...)
+	columns := append(slices.Clone(f.table.columns), f.table.extra[0])
+	result, err := q.Query(ctx, fmt.Sprintf("SELECT %s FROM %s%s", list(columns), f.table.name, where), args...)
 	if err != nil {
 		return err
 	}
@@ -279,14 +296,16 @@ func (f *folding[R]) scan(ctx context.Context, q querier, where string, visit fu
 	return result.Err()
 }
 
-// backfill derives a report or list that is new from the rows that are there.
-func (f *folding[R]) backfill(ctx context.Context, tx pgx.Tx, name string) error {
+// backfill derives a partition of a report or list that is new from the rows that are there.
+func (f *folding[R]) backfill(ctx context.Context, tx pgx.Tx, name string, partition int) error {
 	for _, d := range f.derived {
 		if d.relation().name != name {
 			continue
 		}
 		all := d.begin()
-		if err := f.scan(ctx, tx, "", func(key string, k *kept[R]) error { return all.after(key, k.row) }); err != nil {
+		if err := f.scan(ctx, tx, fmt.Sprintf(" WHERE %s = $1", partitionColumn), func(key string, k *kept[R]) error {
+			return all.after(key, k.row)
+		}, partition); err != nil {
 			return err
 		}
 		var writes pgx.Batch

@@ -8,20 +8,20 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// Table is the table of the rows in the live build, quoted and with its schema.
-func (j *Journal[J]) Table() string { return tableName(buildName(j.Name, j.Version), j.Name) }
-
 // Model is the journal for the runtime.
 func (j *Journal[J]) Model() Model {
-	t := &table{name: j.Table(), columns: columnsOf(reflect.TypeFor[J]())}
+	j.in("") // panics where J can't be a row
+	return Model{name: j.Name, version: j.Version, categories: j.Categories, open: func(build string) shape { return j.in(build) }}
+}
+
+// in is the journal on the table of a build.
+func (j *Journal[J]) in(build string) *journaling[J] {
+	t := newTable(build, j.Name, columnsOf(reflect.TypeFor[J]()))
 	keys := t.keys()
 	if len(keys) == 0 || keys[0].sqlType != "text" {
 		panic(fmt.Sprintf("journal %s: the first key of its rows must be a string", j.Name))
 	}
-	return Model{
-		name: j.Name, build: buildName(j.Name, j.Version), categories: j.Categories,
-		shape: &journaling[J]{journal: j, table: t, key: keys[0]},
-	}
+	return &journaling[J]{journal: j, table: t, key: keys[0]}
 }
 
 type journaling[J any] struct {
@@ -56,4 +56,4 @@ func (j *journaling[J]) apply(_ context.Context, b *batch) error {
 	return nil
 }
 
-func (j *journaling[J]) backfill(context.Context, pgx.Tx, string) error { return nil }
+func (j *journaling[J]) backfill(context.Context, pgx.Tx, string, int) error { return nil }

@@ -10,79 +10,98 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
 
 const (
-	// queueLength bounds the events that wait for a lane, maxBatch those of one transaction.
-	queueLength = 2000
-	maxBatch    = 1000
-	firstPause  = 50 * time.Millisecond
-	maxPause    = 5 * time.Second
-	// batchTimeout bounds one transaction, so that a Postgres that hangs is noticed.
-	batchTimeout = 30 * time.Second
+	// maxBatch bounds the events of one transaction.
+	maxBatch   = queueLength
+	firstPause = 50 * time.Millisecond
+	maxPause   = 5 * time.Second
+	// batchTimeout bounds one transaction, so that a Postgres that hangs is noticed. While a build is filled, its indexes are
+	// made, and its transactions wait for that.
+	batchTimeout     = 30 * time.Second
+	fillBatchTimeout = 10 * time.Minute
+	// ordersPause is how often a lane looks for orders while there are no events.
+	ordersPause = 200 * time.Millisecond
+	// meetTimeout bounds how long the lane that follows is held by one that joins it.
+	meetTimeout = 2 * time.Second
 )
 
-// lane is the partitions of a model that move together: all of them. It reads the log by a subscription of its own, so
-// that one that is slow or failing holds back no other.
+// lane is partitions of a build that move together, each batch in one transaction. It reads the log by a subscription of
+// its own from where its partitions stand until it meets the feed, and then follows that, or joins the lane that does.
 type lane struct {
-	model      Model
-	pool       *pgxpool.Pool
-	log        Log
-	categories []string // that the subscription covers
-	logger     *slog.Logger
-	metrics    *Metrics
-	changed    chan<- struct{}
+	r *runner
 
-	// caughtUp: the model has had all that the log held when it was taken over, and follows it.
+	// caughtUp: the partitions have had all that the log held when they were taken over, and follow it.
 	caughtUp atomic.Bool
-	// behind is since when it may lack something, in Unix nanoseconds; 0 while it lacks nothing that is known of.
+	// behind is since when they may lack something, in Unix nanoseconds; 0 while they lack nothing that is known of.
 	behind atomic.Int64
 	// oldest is since when the first of the parked keys is, in Unix nanoseconds; 0 where none is parked.
-	oldest atomic.Int64
-	// paused: an operator wants it to rest.
-	paused atomic.Bool
+	oldest     atomic.Int64
+	parkedKeys atomic.Int64
+
+	// parts is changed by the lane itself only, under the runner's mutex.
+	parts parts
 
 	// Below: for run.
-	checkpoint checkpoint
-	parked     map[string]time.Time // by key, since when
+	position eventlog.Position // everything up to here is applied
+	last     anchor
+	parked   map[string]time.Time // by key, since when
+	pending  []*item              // delivered, and not applied yet
 }
 
-// run keeps the model up to date until ctx ends, and says how it is.
+func newLane(r *runner, ps parts) *lane {
+	l := &lane{r: r, parts: ps, parked: map[string]time.Time{}}
+	l.lost()
+	return l
+}
+
+func (l *lane) logger() *slog.Logger { return l.r.c.logger.With("build", l.r.name) }
+
+func (l *lane) has(partition int) bool {
+	return slices.ContainsFunc(l.parts, func(p part) bool { return p.number == partition })
+}
+
+var (
+	// errPaused ends the work on a model that an operator wants to rest.
+	errPaused = errors.New("paused by an operator")
+	// errSlow ends the following of the feed by a lane that could not keep up.
+	errSlow = errors.New("it could not keep up with the log")
+	// errInterrupted ends a lane whose subscription ended: before it goes on, it looks whether the log is still the same.
+	errInterrupted = errors.New("the subscription to the event store was interrupted")
+	// errDone ends a lane that has no partitions left.
+	errDone = errors.New("it has no partitions left")
+)
+
+// run keeps the partitions up to date until ctx ends or it has none left. Whatever fails, everything in memory is thrown away
+// after a pause and read again, from the checkpoints; only read models of another log are given up.
 func (l *lane) run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { l.report(ctx); return nil })
-	g.Go(func() error { return l.work(ctx) })
-	return g.Wait()
-}
-
-// work keeps the model up to date until ctx ends. Whatever fails, everything in memory is thrown away after a pause and
-// read again, from the checkpoint; only read models of another log are given up.
-func (l *lane) work(ctx context.Context) error {
 	pause := backoff.NewExponentialBackOff()
 	pause.InitialInterval, pause.MaxInterval, pause.RandomizationFactor = firstPause, maxPause, 0.5
 	for {
 		started := time.Now()
 		err := l.rest(ctx)
 		if err == nil {
-			err = l.follow(ctx)
+			err = l.work(ctx)
 		}
+		l.lost()
 		switch {
-		case ctx.Err() != nil:
+		case ctx.Err() != nil, errors.Is(err, errDone):
 			return nil
 		case errors.Is(err, errForeign):
 			return err
-		case errors.Is(err, errPaused):
+		case errors.Is(err, errPaused), errors.Is(err, errSlow):
 			continue
 		}
 		if time.Since(started) > maxPause {
 			pause.Reset()
 		}
-		l.metrics.failures.WithLabelValues(l.model.name).Inc()
-		l.logger.Warn("a read model pauses", "model", l.model.name, "err", err)
+		l.r.c.metrics.failures.WithLabelValues(l.r.label()).Inc()
+		l.logger().Warn("a read model pauses", "partitions", fmt.Sprint(l.parts.numbers()), "err", err)
 		select {
 		case <-ctx.Done():
 			return nil
@@ -91,10 +110,13 @@ func (l *lane) work(ctx context.Context) error {
 	}
 }
 
-// isBehind notes that the model may lack what was appended at a time or later, if it lacked nothing before.
-func (l *lane) isBehind(since time.Time) { l.behind.CompareAndSwap(0, since.UnixNano()) }
+// lost notes that nothing is known of the log's present state.
+func (l *lane) lost() {
+	l.caughtUp.Store(false)
+	l.behind.CompareAndSwap(0, time.Now().UnixNano())
+}
 
-// lag is for how long the model has lacked something.
+// lag is for how long the partitions have lacked something.
 func (l *lane) lag(now time.Time) time.Duration {
 	if since := l.behind.Load(); since != 0 {
 		return max(now.Sub(time.Unix(0, since)), 0)
@@ -102,10 +124,111 @@ func (l *lane) lag(now time.Time) time.Duration {
 	return 0
 }
 
-// lost notes that nothing is known of the log's present state.
-func (l *lane) lost() {
-	l.caughtUp.Store(false)
-	l.isBehind(time.Now())
+// rest waits for as long as the model is paused.
+func (l *lane) rest(ctx context.Context) error {
+	for said := false; ; said = true {
+		err := l.obey(ctx)
+		switch {
+		case err == nil && said:
+			l.logger().Info("a read model goes on")
+			return nil
+		case !errors.Is(err, errPaused):
+			return err
+		case !said:
+			l.logger().Info("a read model is paused by an operator")
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(ordersPause):
+		}
+	}
+}
+
+// work brings the partitions level with the log, and follows it, until something fails or none is left.
+func (l *lane) work(ctx context.Context) error {
+	if err := l.load(ctx); err != nil {
+		return err
+	}
+	q, err := l.catchUp(ctx)
+	if err != nil {
+		return err
+	}
+	defer l.r.unlead(l, q)
+	return l.follow(ctx, q)
+}
+
+// load reads where the partitions stand. Those that stand elsewhere than most are left to other lanes.
+func (l *lane) load(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, fillBatchTimeout)
+	defer cancel()
+	store, err := l.r.c.log.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	groups, err := stand(ctx, l.r.c.pool, l.r.name, l.parts)
+	if err != nil {
+		return fmt.Errorf("read checkpoints: %w", err)
+	}
+	var most parts
+	l.last = anchor{}
+	for at, ps := range groups {
+		if len(ps) > len(most) {
+			most, l.last = ps, at
+		}
+	}
+	var still []int
+	for _, ps := range groups {
+		still = append(still, ps.numbers()...)
+	}
+	l.r.dropped(slices.DeleteFunc(l.parts.numbers(), func(p int) bool { return slices.Contains(still, p) }))
+	l.keep(most)
+	for at, ps := range groups {
+		if at != l.last {
+			l.r.split(l, ps)
+		}
+	}
+	if len(most) == 0 {
+		return errDone
+	}
+	l.position, l.pending = 0, nil
+	for _, p := range most {
+		l.position = max(l.position, p.position)
+	}
+	if err := l.r.current().belongsTo(ctx, l.r.c.log, store, l.position, l.last); err != nil {
+		return err
+	}
+	if err := l.fillDerived(ctx); err != nil {
+		return err
+	}
+	return l.loadParked(ctx)
+}
+
+// keep goes on with some partitions only.
+func (l *lane) keep(ps parts) {
+	l.r.mu.Lock()
+	defer l.r.mu.Unlock()
+	l.parts = ps
+}
+
+func (l *lane) loadParked(ctx context.Context) error {
+	rows, err := l.r.c.pool.Query(ctx, `SELECT key, parked_at FROM consumer.parked WHERE build = $1`, l.r.name)
+	if err != nil {
+		return err
+	}
+	clear(l.parked)
+	var key string
+	var since time.Time
+	if _, err := pgx.ForEachRow(rows, []any{&key, &since}, func() error {
+		if l.has(partitionOf(key)) {
+			l.parked[key] = since
+		}
+		return nil
+	}); err != nil {
+		return fmt.Errorf("read parked keys: %w", err)
+	}
+	l.showParked()
+	return nil
 }
 
 // showParked shows how many keys are parked, and since when the first one is.
@@ -117,156 +240,339 @@ func (l *lane) showParked() {
 		}
 	}
 	l.oldest.Store(oldest)
-	l.metrics.parked.WithLabelValues(l.model.name).Set(float64(len(l.parked)))
+	l.parkedKeys.Store(int64(len(l.parked)))
 }
 
-// oldestParked is for how long a key has been parked: the one that was parked first.
-func (l *lane) oldestParked(now time.Time) time.Duration {
-	if since := l.oldest.Load(); since != 0 {
-		return max(now.Sub(time.Unix(0, since)), 0)
+// catchUp reads the log by a subscription of the lane's own, until it is where the feed is. It returns the queue to go on
+// with; where another lane follows the feed already it hands its partitions over to that one, and has none left.
+func (l *lane) catchUp(ctx context.Context) (*queue, error) {
+	c := l.r.c
+	select {
+	case <-c.feed.begun: // so that what comes level below can't lack what the feed began after
+	case <-ctx.Done():
+		return nil, ctx.Err()
 	}
-	return 0
-}
-
-// errInterrupted ends a lane whose subscription ended: before it goes on, it looks whether the log is still the same.
-var errInterrupted = errors.New("the subscription to the event store was interrupted")
-
-// follow takes the model over and applies what the log says, until something fails.
-func (l *lane) follow(ctx context.Context) error {
-	l.lost()
-	defer l.lost()
-	var err error
-	if l.checkpoint, l.parked, err = take(ctx, l.pool, l.log, l.model); err != nil {
-		return err
+	head, err := c.log.Head(ctx)
+	if err != nil {
+		return nil, err
 	}
-	l.showParked()
-	queue := make(chan eventlog.Delivery, queueLength)
+	own := make(chan *item, queueLength)
+	var q *queue
 	g, ctx := errgroup.WithContext(ctx)
+	subscription, stop := context.WithCancel(ctx)
 	g.Go(func() error {
-		return l.log.Subscribe(ctx, l.categories, l.checkpoint.position, func(ctx context.Context, d eventlog.Delivery) error {
-			if d.Interrupted != nil {
-				return fmt.Errorf("%w: %w", errInterrupted, d.Interrupted)
+		err := c.log.Subscribe(subscription, c.categories, l.position, func(ctx context.Context, d eventlog.Delivery) error {
+			i := newItem(d)
+			if i.partition >= 0 && l.r.model.reads(i.category) {
+				_, _, _ = i.decode(c.log) // here, beside the transaction before
 			}
 			select {
-			case queue <- d:
+			case own <- i:
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		})
+		if subscription.Err() != nil && ctx.Err() == nil {
+			return nil
+		}
+		return err
 	})
-	g.Go(func() error { return l.consume(ctx, queue) })
-	return g.Wait()
+	g.Go(func() error {
+		defer stop()
+		var err error
+		q, err = l.meetFeed(ctx, own, head)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		if q != nil {
+			l.r.unlead(l, q)
+		}
+		return nil, err
+	}
+	return q, nil
 }
 
-// consume applies what is delivered, and carries out in between what an operator has ordered.
-func (l *lane) consume(ctx context.Context, queue <-chan eventlog.Delivery) error {
-	look := time.NewTicker(orderPoll)
-	defer look.Stop()
+// meetFeed applies what the lane's own subscription delivers until the lane is level with the feed. head is where the log
+// ended before the subscription began.
+func (l *lane) meetFeed(ctx context.Context, own <-chan *item, head eventlog.Position) (q *queue, err error) {
+	defer func() {
+		if err != nil && q != nil {
+			l.r.unlead(l, q)
+			q = nil
+		}
+	}()
+	tick := time.NewTicker(ordersPause)
+	defer tick.Stop()
+	var after eventlog.Position // the event after which the queue goes on
 	for {
-		deliveries, err := next(ctx, queue, look.C)
-		if err != nil {
-			return err
+		if err := l.step(ctx, own, tick.C, head, 0); err != nil {
+			return q, err
 		}
-		if len(deliveries) == 0 {
-			err = l.obey(ctx)
-		} else {
-			err = l.apply(ctx, deliveries)
-		}
-		if err != nil {
-			return err
-		}
-		if caughtUp(deliveries) {
-			l.caughtUp.Store(true)
-		}
-		if l.caughtUp.Load() && len(queue) == 0 {
-			l.behind.Store(0)
-		}
-	}
-}
-
-// next waits for something to do, and takes with it what else is there: batches grow by themselves under load. It returns
-// nothing when it is time to look for orders.
-func next(ctx context.Context, queue <-chan eventlog.Delivery, look <-chan time.Time) ([]eventlog.Delivery, error) {
-	var deliveries []eventlog.Delivery
-	select {
-	case d := <-queue:
-		deliveries = append(deliveries, d)
-	case <-look:
-		return nil, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	for len(deliveries) < maxBatch {
-		select {
-		case d := <-queue:
-			deliveries = append(deliveries, d)
-		default:
-			return deliveries, nil
-		}
-	}
-	return deliveries, nil
-}
-
-func caughtUp(deliveries []eventlog.Delivery) bool {
-	return slices.ContainsFunc(deliveries, func(d eventlog.Delivery) bool { return d.CaughtUp })
-}
-
-// apply applies a batch, with the checkpoint.
-func (l *lane) apply(ctx context.Context, deliveries []eventlog.Delivery) error {
-	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
-	defer cancel()
-	b := &batch{log: l.log, end: l.checkpoint.position, last: l.checkpoint.last, observe: l.metrics.observe(l.model.name)}
-	passed := 0
-	for _, d := range deliveries {
-		b.end = max(b.end, d.Position)
-		if d.Event == nil {
+		if !l.caughtUp.Load() {
 			continue
 		}
-		if passed++; passed == 1 && l.caughtUp.Load() {
-			l.behind.Store(d.Event.Created.UnixNano()) // everything before it is there
+		if q == nil {
+			var ok bool
+			if q, after, ok = l.r.lead(l); !ok && l.r.hasFollower() {
+				if err := l.join(ctx, own, head); err != nil {
+					return nil, err
+				}
+			}
 		}
-		b.last = anchor{d.Event.Position, d.Event.ID}
-		if err := l.add(b, *d.Event); err != nil {
+		if q != nil && l.last.position >= after {
+			return q, nil
+		}
+	}
+}
+
+// join hands the partitions over to the lane that follows the feed, once both have come to the same event. It returns
+// without having done so where that one is further behind, or not there any more.
+func (l *lane) join(ctx context.Context, own <-chan *item, head eventlog.Position) error {
+	ctx, cancel := context.WithTimeout(ctx, meetTimeout)
+	defer cancel()
+	m := &meeting{at: make(chan eventlog.Position, 1), done: make(chan *lane, 1)}
+	select {
+	case l.r.meetings <- m:
+	case <-time.After(2 * ordersPause):
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	var level *lane
+	defer func() { m.done <- level }()
+	at := <-m.at
+	for l.last.position < at {
+		if err := l.step(ctx, own, nil, head, at); err != nil {
 			return err
 		}
 	}
-	if b.end > l.checkpoint.position {
-		if err := l.commit(ctx, b); err != nil {
-			return fmt.Errorf("apply up to position %d: %w", b.end, err)
-		}
-		l.metrics.committed(l.model.name, b, passed)
+	if l.last.position > at {
+		return nil
 	}
-	l.tell()
+	level = l
+	return errDone
+}
+
+// follow applies what the feed delivers.
+func (l *lane) follow(ctx context.Context, q *queue) error {
+	tick := time.NewTicker(ordersPause)
+	defer tick.Stop()
+	for {
+		if err := l.step(ctx, q.items, tick.C, 0, 0); err != nil {
+			return err
+		}
+		select {
+		case m := <-l.r.meetings:
+			if err := l.meet(ctx, m); err != nil {
+				return err
+			}
+		default:
+		}
+	}
+}
+
+// meet waits for a lane that wants to join, and goes on with its partitions as well.
+func (l *lane) meet(ctx context.Context, m *meeting) error {
+	m.at <- l.last.position
+	select {
+	case joined := <-m.done:
+		if joined == nil {
+			return nil
+		}
+		l.r.merge(l, joined)
+		l.showParked()
+		_, err := l.apply(ctx, nil, 0) // nothing but the checkpoints, so that all stand at one position
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// step carries out orders, and applies a batch of what is delivered, if there is anything: up to an event at a position, or
+// whatever is there where that is 0. head is where the log ended before the deliveries began.
+func (l *lane) step(ctx context.Context, items <-chan *item, tick <-chan time.Time, head, upTo eventlog.Position) error {
+	if err := l.obey(ctx); err != nil {
+		return err
+	}
+	if err := l.grant(ctx); err != nil {
+		return err
+	}
+	if err := l.receive(ctx, items, tick); err != nil {
+		return err
+	}
+	n := len(l.pending)
+	if i := slices.IndexFunc(l.pending, func(i *item) bool { return i.Event != nil && i.Position >= upTo }); upTo > 0 && i >= 0 {
+		n = i + 1
+	}
+	n, err := l.apply(ctx, l.pending[:n], head)
+	if err != nil {
+		return err
+	}
+	if slices.ContainsFunc(l.pending[:n], func(i *item) bool { return i.CaughtUp }) && !l.caughtUp.Swap(true) {
+		l.r.c.hurry() // it may have been the last that a build waits for
+	}
+	l.pending = l.pending[n:]
+	if l.caughtUp.Load() && len(items) == 0 && len(l.pending) == 0 {
+		l.behind.Store(0)
+	}
 	return nil
 }
 
-// tell lets the one who waits for changes know of some.
-func (l *lane) tell() {
-	select {
-	case l.changed <- struct{}{}:
-	default:
+// receive waits for something to apply, and takes with it what else is there: batches grow by themselves under load. It
+// comes back with nothing when it is time to look for orders, or somebody wants to join.
+func (l *lane) receive(ctx context.Context, items <-chan *item, tick <-chan time.Time) error {
+	take := func(i *item, open bool) error {
+		switch {
+		case !open:
+			return errSlow
+		case i.Interrupted != nil:
+			return fmt.Errorf("%w: %w", errInterrupted, i.Interrupted)
+		}
+		l.pending = append(l.pending, i)
+		return nil
 	}
+	if len(l.pending) == 0 {
+		select {
+		case i, open := <-items:
+			if err := take(i, open); err != nil {
+				return err
+			}
+		case <-tick:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for len(l.pending) < maxBatch {
+		select {
+		case i, open := <-items:
+			if err := take(i, open); err != nil {
+				return err
+			}
+		default:
+			return nil
+		}
+	}
+	return nil
 }
 
-// add decodes an event that the model reads, and adds it to a batch.
-func (l *lane) add(b *batch, r eventlog.Recorded) error {
-	category, key, ok := eventlog.SplitStream(r.Stream)
-	if !ok || !l.model.reads(category) {
+// obey carries out what the partitions' owner has to: it drops those that are not ours any more, gives up those that others
+// should have, and rests.
+func (l *lane) obey(ctx context.Context) error {
+	o := l.r.orders(l)
+	if gone := append(o.lost, o.given...); len(gone) > 0 {
+		kept := slices.DeleteFunc(slices.Clone(l.parts), func(p part) bool { return slices.Contains(gone, p.number) })
+		l.keep(kept)
+		l.forgetParked()
+	}
+	if len(o.given) > 0 {
+		// Should this fail, the lease runs out by itself.
+		if err := release(ctx, l.r.c.pool, l.r.c.member, l.r.name, o.given); err != nil {
+			l.logger().Warn("partitions can't be given up", "err", err)
+		}
+		l.r.dropped(o.given)
+	}
+	if len(l.parts) == 0 {
+		return errDone
+	}
+	if o.paused {
+		return errPaused
+	}
+	return nil
+}
+
+// grant tries those parked keys again of which an operator wants it.
+func (l *lane) grant(ctx context.Context) error {
+	for _, w := range l.r.wishesOf(l) {
+		if err := l.unpark(ctx, w); err != nil {
+			return err
+		}
+		l.r.granted(w)
+	}
+	return nil
+}
+
+// apply applies a batch, with the checkpoints, and tells how much of it: up to an event that only a newer build can read. The
+// partition of that one waits in a lane of its own.
+func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position) (applied int, err error) {
+	commit, cancel := context.WithTimeout(ctx, l.batchTimeout())
+	defer cancel()
+	b := &batch{log: l.r.c.log, end: l.position, last: l.last, observe: l.r.c.metrics.observe(l.r.label()), filling: !l.r.isFilled()}
+	var newer error
+	for _, i := range items {
+		if i.Event != nil && i.Position > l.position {
+			if applied == 0 && l.caughtUp.Load() {
+				l.behind.Store(i.Event.Created.UnixNano()) // everything before it is there
+			}
+			if newer = l.add(b, i); newer != nil {
+				break
+			}
+			b.last = anchor{i.Event.Position, i.Event.ID}
+		}
+		if b.end = max(b.end, i.Position); i.CaughtUp {
+			b.end = max(b.end, head) // all of that was delivered, if it was of our categories
+		}
+		applied++
+	}
+	if slices.ContainsFunc(l.parts, func(p part) bool { return p.position < b.end }) {
+		if err := l.commit(commit, b); err != nil {
+			return 0, fmt.Errorf("apply up to position %d: %w", b.end, err)
+		}
+		l.r.c.metrics.committed(l.r.label(), b)
+	}
+	l.r.c.tell()
+	if newer == nil {
+		return applied, nil
+	}
+	if len(l.parts) == 1 {
+		return 0, newer
+	}
+	l.leaveBehind(items[applied].partition)
+	return applied, nil
+}
+
+// leaveBehind has a lane of its own go on with a partition.
+func (l *lane) leaveBehind(partition int) {
+	i := slices.IndexFunc(l.parts, func(p part) bool { return p.number == partition })
+	l.r.split(l, parts{l.parts[i]})
+	l.forgetParked()
+}
+
+// forgetParked forgets the parked keys of other lanes' partitions.
+func (l *lane) forgetParked() {
+	for key := range l.parked {
+		if !l.has(partitionOf(key)) {
+			delete(l.parked, key)
+		}
+	}
+	l.showParked()
+}
+
+func (l *lane) batchTimeout() time.Duration {
+	if l.r.isFilled() {
+		return batchTimeout
+	}
+	return fillBatchTimeout
+}
+
+// add adds an event to a batch, if the model reads it.
+func (l *lane) add(b *batch, i *item) error {
+	if i.partition < 0 || !l.has(i.partition) {
 		return nil
 	}
-	if _, parked := l.parked[key]; parked {
-		return nil
+	if _, parked := l.parked[i.key]; !parked && l.r.model.reads(i.category) {
+		e, known, err := i.decode(l.r.c.log)
+		switch {
+		case err != nil:
+			return err
+		case known:
+			b.events = append(b.events, e)
+		default:
+			b.unknown = append(b.unknown, i.Event.Type)
+		}
 	}
-	e, known, err := decode(l.log, r)
-	switch {
-	case err != nil:
-		return err
-	case known:
-		b.events = append(b.events, e)
-	default:
-		b.unknown = append(b.unknown, r.Type)
-	}
+	b.passed[i.partition]++
 	return nil
 }
 

@@ -17,7 +17,6 @@ type Metrics struct {
 	batches  *prometheus.HistogramVec
 	ages     *ageCollector
 	position *prometheus.GaugeVec
-	parked   *prometheus.GaugeVec
 	failures *prometheus.CounterVec
 	foreign  foreignTypes
 }
@@ -33,7 +32,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Name: "purser_consumer_delay_seconds", Help: "Time from an event's occurrence to the commit of what it changed; in a rebuild that is its age.",
 			Buckets: prometheus.ExponentialBuckets(0.002, 2, 20),
 		}, []string{"model", "event_type"}),
-		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_events_total", Help: "Events passed, of whatever category."}, []string{"model"}),
+		events: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_events_total", Help: "Events of the process's partitions passed, of whatever category."}, []string{"model"}),
 		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "purser_consumer_unknown_events_total", Help: "Events passed over because this build does not know their type.",
 		}, []string{"model", "event_type"}),
@@ -44,14 +43,17 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		ages: &ageCollector{
 			lag: prometheus.NewDesc(
 				"purser_consumer_lag_seconds", "For how long the model has lacked something that the log may hold; 0 while it lacks nothing.", []string{"model"}, nil),
-			parked: prometheus.NewDesc(
+			keys: prometheus.NewDesc(
+				"purser_consumer_parked_keys", "Keys whose events can't be applied, in the partitions that this process runs.", []string{"model"}, nil),
+			oldest: prometheus.NewDesc(
 				"purser_consumer_parked_oldest_seconds", "For how long the key that was parked first has been; 0 where none is.", []string{"model"}, nil),
+			partitions: prometheus.NewDesc(
+				"purser_consumer_partitions", "Partitions of the model that this process runs.", []string{"model"}, nil),
 		},
 		position: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_position", Help: "Position of the log up to which everything is applied."}, []string{"model"}),
-		parked:   prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_parked_keys", Help: "Keys whose events can't be applied."}, []string{"model"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_failures_total", Help: "Times that work was paused and begun again at the checkpoint."}, []string{"model"}),
 	}
-	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.batches, m.ages, m.position, m.parked, m.failures)
+	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.batches, m.ages, m.position, m.failures)
 	return m
 }
 
@@ -63,9 +65,13 @@ func (m *Metrics) observe(model string) func(eventType string, handle func()) {
 	}
 }
 
-// committed notes a batch, which has passed so many events, those of other models included.
-func (m *Metrics) committed(model string, b *batch, passed int) {
+// committed notes a batch.
+func (m *Metrics) committed(model string, b *batch) {
 	now := time.Now()
+	passed := 0
+	for _, n := range b.passed {
+		passed += n
+	}
 	for _, e := range b.events {
 		m.delay.WithLabelValues(model, e.Type).Observe(now.Sub(e.Meta.OccurredAt).Seconds())
 	}
@@ -105,41 +111,43 @@ func (f *foreignTypes) label(eventType string) string {
 	return eventType
 }
 
-// watch shows a model's lag and the age of its parked keys, which grow also while nothing happens, and so are asked for
-// when they are collected.
-func (m *Metrics) watch(model string, lag, parked func(now time.Time) time.Duration) {
+// watch shows what changes of a consumer's models also while nothing happens, and so is asked for when it is collected.
+func (m *Metrics) watch(c *Consumer) {
 	m.ages.mu.Lock()
 	defer m.ages.mu.Unlock()
-	m.ages.models = append(m.ages.models, watched{model, lag, parked})
-}
-
-type watched struct {
-	model       string
-	lag, parked func(now time.Time) time.Duration
+	m.ages.consumers = append(m.ages.consumers, c)
 }
 
 type ageCollector struct {
-	lag, parked *prometheus.Desc
+	lag, keys, oldest, partitions *prometheus.Desc
 
-	mu     sync.Mutex
-	models []watched
+	mu        sync.Mutex
+	consumers []*Consumer
 }
 
 var _ prometheus.Collector = (*ageCollector)(nil)
 
 // Describe implements prometheus.Collector.
-func (c *ageCollector) Describe(d chan<- *prometheus.Desc) {
-	d <- c.lag
-	d <- c.parked
+func (a *ageCollector) Describe(d chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{a.lag, a.keys, a.oldest, a.partitions} {
+		d <- desc
+	}
 }
 
 // Collect implements prometheus.Collector.
-func (c *ageCollector) Collect(values chan<- prometheus.Metric) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (a *ageCollector) Collect(values chan<- prometheus.Metric) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	now := time.Now()
-	for _, w := range c.models {
-		values <- prometheus.MustNewConstMetric(c.lag, prometheus.GaugeValue, w.lag(now).Seconds(), w.model)
-		values <- prometheus.MustNewConstMetric(c.parked, prometheus.GaugeValue, w.parked(now).Seconds(), w.model)
+	for _, c := range a.consumers {
+		for _, r := range c.running() {
+			_, behind := r.state(now)
+			keys, oldest := r.parked(now)
+			for desc, value := range map[*prometheus.Desc]float64{
+				a.lag: behind.Seconds(), a.keys: float64(keys), a.oldest: oldest.Seconds(), a.partitions: float64(r.owned()),
+			} {
+				values <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, r.label())
+			}
+		}
 	}
 }

@@ -17,7 +17,7 @@ var ErrPoison = errPoison
 // At folds the row of a key as it was when the log had come to a position, by the same function that heals it. It fails
 // with [ErrPoison], or as the log does.
 func (f *Fold[R]) At(ctx context.Context, log History, key string, position eventlog.Position) (R, error) {
-	shape := f.Model().shape.(*folding[R])
+	shape := f.in("")
 	k, err := shape.refold(ctx, log, key, position)
 	if err != nil {
 		var none R
@@ -93,7 +93,7 @@ func (l *List[R, E]) Replay() Replay {
 }
 
 func replayOf[R any](f *Fold[R], name string, view func(*R) (json.RawMessage, error)) Replay {
-	shape := f.Model().shape.(*folding[R])
+	shape := f.in("")
 	return Replay{Name: name, Categories: f.Categories, begin: func(key string) stepping {
 		k := shape.empty(key)
 		return stepping{

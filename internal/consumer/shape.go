@@ -14,9 +14,10 @@ import (
 // own, in a Postgres schema of its own, and a checkpoint for each partition.
 type Model struct {
 	name       string
-	build      string
+	version    int
 	categories []string
-	shape      shape
+	derived    []string // the names of its reports and lists
+	open       func(build string) shape
 }
 
 // Name is that of the fold or journal.
@@ -28,8 +29,8 @@ type shape interface {
 	relations() []relation
 	// apply writes what the events of a batch add up to.
 	apply(ctx context.Context, b *batch) error
-	// backfill fills a derived table, by its name, from the rows that are there.
-	backfill(ctx context.Context, tx pgx.Tx, name string) error
+	// backfill fills a partition of a derived table, by its name, from the rows that are there.
+	backfill(ctx context.Context, tx pgx.Tx, name string, partition int) error
 	// restore writes what a key's events up to the end of a batch add up to, whatever is stored of it. It fails with
 	// errPoison where they can't be applied.
 	restore(ctx context.Context, b *batch, key string) error
@@ -44,16 +45,13 @@ type relation struct {
 	table   *table
 }
 
-// buildName names a build of a model: its Postgres schema. There is one for each version now; a number at the end
-// tells further ones apart.
-func buildName(model string, version int) string { return fmt.Sprintf("%s_v%d_b1", model, version) }
-
-func tableName(build, name string) string { return pgx.Identifier{build, name}.Sanitize() }
-
-// derivedTable is the table of a report or list, which has a version of its own within the build of its fold.
-func derivedTable(build, name string, version int) string {
-	return tableName(build, fmt.Sprintf("%s_v%d", name, version))
+// newTable is a table of a build; extra columns are the runtime's own.
+func newTable(build, name string, columns []column, extra ...column) *table {
+	return &table{base: name, name: pgx.Identifier{build, name}.Sanitize(), columns: columns, extra: extra}
 }
+
+// derivedName names the table of a report or list, which has a version of its own within the build of its fold.
+func derivedName(name string, version int) string { return fmt.Sprintf("%s_v%d", name, version) }
 
 // batch is some events, in the order of the log, and the transaction in which they are applied.
 type batch struct {
@@ -70,7 +68,11 @@ type batch struct {
 	writes *pgx.Batch
 	// poisoned are the keys whose events can't be applied, with the first one that can't and why.
 	poisoned map[string]poison
-	observe  func(eventType string, handle func())
+	// passed are how many events of each partition there are, those included that are not for the model.
+	passed [partitions]int
+	// filling: the build has no readers and no indexes yet.
+	filling bool
+	observe func(eventType string, handle func())
 }
 
 // decoded is an event of the model's categories.

@@ -25,6 +25,7 @@ type column struct {
 // table is a row struct as Postgres keeps it. All values travel as arrays, one for each column, so that any number of
 // rows is written by one statement whose text never changes.
 type table struct {
+	base    string // without its schema
 	name    string // quoted, with its schema
 	columns []column
 	// extra are columns of the runtime's own, behind those of the struct.
@@ -97,23 +98,33 @@ func names(columns []column) []string {
 
 func list(columns []column) string { return strings.Join(names(columns), ", ") }
 
-// create is the statements that make the table.
-func (t *table) create() []string {
+// create is the statement that makes the table, without its indexes.
+func (t *table) create() string {
 	var columns []string
 	for _, c := range t.all() {
 		columns = append(columns, pgx.Identifier{c.name}.Sanitize()+" "+c.sqlType+" NOT NULL")
 	}
-	statements := []string{fmt.Sprintf("CREATE TABLE %s (%s, PRIMARY KEY (%s))", t.name, strings.Join(columns, ", "), list(t.keys()))}
+	return fmt.Sprintf("CREATE TABLE %s (%s, PRIMARY KEY (%s))", t.name, strings.Join(columns, ", "), list(t.keys()))
+}
+
+// createIndexes is the statements that make those indexes that are not there yet.
+func (t *table) createIndexes() []string {
+	var definitions []string
 	for _, c := range t.all() {
 		if c.index {
-			statements = append(statements, fmt.Sprintf("CREATE INDEX ON %s (%s)", t.name, list([]column{c})))
+			definitions = append(definitions, "("+list([]column{c})+")")
 		}
 	}
 	for _, index := range t.indexes {
 		if !strings.HasPrefix(index, "USING ") {
 			index = "(" + index + ")"
 		}
-		statements = append(statements, fmt.Sprintf("CREATE INDEX ON %s %s", t.name, index))
+		definitions = append(definitions, index)
+	}
+	statements := make([]string, len(definitions))
+	for i, definition := range definitions {
+		name := pgx.Identifier{fmt.Sprintf("%s_index_%d", t.base, i+1)}.Sanitize()
+		statements[i] = fmt.Sprintf("CREATE INDEX IF NOT EXISTS %s ON %s %s", name, t.name, definition)
 	}
 	return statements
 }

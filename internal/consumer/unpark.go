@@ -24,17 +24,17 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 	if err != nil {
 		return false, err
 	}
-	a, err := c.administration(ctx, m)
+	status, err := c.status(ctx, m, 0)
 	if err != nil {
 		return false, err
 	}
-	if a.PausedAt != nil {
+	if status.State == Paused {
 		return false, fault.Refused(typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED, "projection %q is paused; resume it first", model)
 	}
 	// Of several who want the same, one attempt tells all.
 	var o unparkOrder
 	err = c.pool.QueryRow(ctx, `UPDATE consumer.parked SET wanted = coalesce(wanted, $3) WHERE build = $1 AND key = $2 RETURNING wanted, parked_at`,
-		m.build, key, uuid.New()).Scan(&o.attempt, &o.parkedAt)
+		status.Build, key, uuid.New()).Scan(&o.attempt, &o.parkedAt)
 	if errors.Is(err, pgx.ErrNoRows) || err != nil && notMadeYet(err) == nil {
 		return false, nil
 	}
@@ -44,7 +44,7 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 	ctx, cancel := Sooner(ctx)
 	defer cancel()
 	for {
-		done, cause, err := c.outcome(ctx, m, key, o)
+		done, cause, err := c.outcome(ctx, status.Build, key, o)
 		switch {
 		case done && cause != "":
 			return true, fault.Refused(typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED, "%q stays parked: %s", key, cause)
@@ -70,10 +70,10 @@ type unparkOrder struct {
 
 // outcome tells whether an attempt is over, and why it was in vain: where the key is as it was, and the order is gone. A key
 // that is not parked any more, or was parked anew since, has been unparked.
-func (c *Consumer) outcome(ctx context.Context, m Model, key string, o unparkOrder) (done bool, cause string, err error) {
+func (c *Consumer) outcome(ctx context.Context, build, key string, o unparkOrder) (done bool, cause string, err error) {
 	var open, same bool
 	err = c.pool.QueryRow(ctx, `SELECT wanted IS NOT DISTINCT FROM $3, parked_at = $4, cause FROM consumer.parked WHERE build = $1 AND key = $2`,
-		m.build, key, o.attempt, o.parkedAt).Scan(&open, &same, &cause)
+		build, key, o.attempt, o.parkedAt).Scan(&open, &same, &cause)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return true, "", nil
@@ -114,14 +114,14 @@ func (l *lane) unpark(ctx context.Context, w wish) error {
 		}
 		delete(l.parked, w.Key)
 		l.showParked()
-		l.tell()
-		l.logger.Info("a key is unparked", "model", l.model.name, "key", w.Key)
+		l.r.c.tell()
+		l.logger().Info("a key is unparked", "key", w.Key)
 		return nil
 	}
-	l.logger.Warn("a key can't be unparked", "model", l.model.name, "key", w.Key, "cause", err)
-	_, err = l.pool.Exec(ctx, `UPDATE consumer.parked SET wanted = NULL, cause = $4 WHERE build = $1 AND key = $2 AND wanted = $3
-		AND EXISTS (SELECT FROM consumer.checkpoints WHERE build = $1 AND owner = $5)`,
-		l.model.build, w.Key, w.Attempt, storable(err.Error()), l.checkpoint.owner)
+	l.logger().Warn("a key can't be unparked", "key", w.Key, "cause", err)
+	_, err = l.r.c.pool.Exec(ctx, `UPDATE consumer.parked SET wanted = NULL, cause = $4 WHERE build = $1 AND key = $2 AND wanted = $3
+		AND EXISTS (SELECT FROM consumer.checkpoints WHERE build = $1 AND owner = ANY ($5))`,
+		l.r.name, w.Key, w.Attempt, storable(err.Error()), l.parts.owners())
 	return err
 }
 
@@ -129,13 +129,19 @@ func (l *lane) unpark(ctx context.Context, w wish) error {
 // told that it is done.
 func (l *lane) tryParked(ctx context.Context, w wish) error {
 	moved := false
-	return pgx.BeginFunc(ctx, l.pool, func(tx pgx.Tx) error {
-		b := &batch{tx: tx, log: l.log, end: l.checkpoint.position, writes: &pgx.Batch{}}
-		if err := l.model.shape.restore(ctx, b, w.Key); err != nil {
+	return pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error {
+		b := &batch{tx: tx, log: l.r.c.log, end: l.position, writes: &pgx.Batch{}}
+		if err := l.r.shape.restore(ctx, b, w.Key); err != nil {
 			return err
 		}
-		b.writes.Queue(`DELETE FROM consumer.parked WHERE build = $1 AND key = $2`, l.model.build, w.Key)
-		l.checkpoint.advance(b.writes, l.checkpoint.position, l.checkpoint.last, &moved) // to where it is: for the fence
+		b.writes.Queue(`DELETE FROM consumer.parked WHERE build = $1 AND key = $2`, l.r.name, w.Key)
+		var fence parts
+		for _, p := range l.parts {
+			if p.number == partitionOf(w.Key) {
+				fence = parts{p}
+			}
+		}
+		fence.advance(b.writes, l.r.name, fence[0].position, l.last, nil, &moved) // to where it is
 		if err := tx.SendBatch(ctx, b.writes).Close(); err != nil {
 			return err
 		}

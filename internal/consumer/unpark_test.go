@@ -51,7 +51,7 @@ func (w *world) unpark(c *consumer.Consumer, model, key string) (bool, error) {
 // account returns the row of a key.
 func (w *world) account(key string) account {
 	w.t.Helper()
-	for _, r := range query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.accounts.Table()) {
+	for _, r := range query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.table(w.accounts)) {
 		if r.ID == key {
 			return r
 		}

@@ -98,6 +98,8 @@ type world struct {
 	log  *numberLog
 	reg  *prometheus.Registry // of the consumer that was made last
 
+	reader *consumer.Reader
+
 	accounts *consumer.Fold[account]
 	brackets *consumer.Report[account, bracket]
 	wishes   *consumer.List[account, wish]
@@ -111,7 +113,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	w := &world{t: t, pool: pool, log: newNumberLog(t)}
+	w := &world{t: t, pool: pool, log: newNumberLog(t), reader: consumer.NewReader(pool)}
 	w.accounts, w.brackets, w.wishes, w.entries = newModels()
 	return w
 }
@@ -134,6 +136,24 @@ func (w *world) run(models ...consumer.Model) (*consumer.Consumer, func() error)
 	return c, stop
 }
 
+// place is where something lies in the live build.
+func (w *world) place(r consumer.Readable) consumer.Place {
+	w.t.Helper()
+	p, err := consumer.NewReader(w.pool).Find(w.t.Context(), r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return p
+}
+
+func (w *world) table(r consumer.Readable) string { w.t.Helper(); return w.place(r).Table }
+
+// reached waits until everything up to a position is applied.
+func (w *world) reached(ctx context.Context, r consumer.Readable, key string, p eventlog.Position) error {
+	_, err := w.reader.Await(ctx, r, key, p)
+	return err
+}
+
 func (w *world) models() []consumer.Model {
 	return []consumer.Model{w.accounts.Model(w.brackets, w.wishes), w.entries.Model()}
 }
@@ -146,13 +166,13 @@ func (w *world) await(name, key string, p eventlog.Position) {
 	var err error
 	switch name {
 	case "accounts":
-		err = w.accounts.Await(ctx, w.pool, key, p)
+		err = w.reached(ctx, w.accounts, key, p)
 	case "entries":
-		err = w.entries.Await(ctx, w.pool, key, p)
+		err = w.reached(ctx, w.entries, key, p)
 	case "brackets":
-		err = w.brackets.Await(ctx, w.pool, p)
+		err = w.reached(ctx, w.brackets, "", p)
 	case "wishes":
-		err = w.wishes.Await(ctx, w.pool, p)
+		err = w.reached(ctx, w.wishes, "", p)
 	}
 	if err != nil {
 		w.t.Fatalf("%s %q at %d: %v", name, key, p, err)
@@ -211,7 +231,7 @@ func (w *world) check() {
 			wishes[key] = wish{What: "even", Total: total}
 		}
 	}
-	rows := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.accounts.Table())
+	rows := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.table(w.accounts))
 	if len(rows) != len(totals) {
 		w.t.Errorf("%d rows, want %d", len(rows), len(totals))
 	}
@@ -221,20 +241,20 @@ func (w *world) check() {
 		}
 	}
 	lines := map[string]bracket{}
-	for _, l := range query[bracket](w, "SELECT "+consumer.Columns[bracket]()+" FROM "+w.brackets.Table()) {
+	for _, l := range query[bracket](w, "SELECT "+consumer.Columns[bracket]()+" FROM ("+w.brackets.Lines(w.place(w.brackets))+") AS b") {
 		lines[l.Tens] = l
 	}
 	if !reflect.DeepEqual(lines, brackets) {
 		w.t.Errorf("report %v, want %v", lines, brackets)
 	}
 	listed := map[string]wish{}
-	for _, l := range query[listedWish](w, "SELECT key, what, total, notes FROM "+w.wishes.Table()) {
+	for _, l := range query[listedWish](w, "SELECT key, what, total, notes FROM "+w.table(w.wishes)) {
 		listed[l.Key] = wish{l.What, l.Total, l.Notes}
 	}
 	if !reflect.DeepEqual(listed, wishes) {
 		w.t.Errorf("list %v, want %v", listed, wishes)
 	}
-	entries := query[entry](w, "SELECT "+consumer.Columns[entry]()+" FROM "+w.entries.Table())
+	entries := query[entry](w, "SELECT "+consumer.Columns[entry]()+" FROM "+w.table(w.entries))
 	less := func(a, b entry) int {
 		return cmp.Or(strings.Compare(a.ID, b.ID), cmp.Compare(a.Revision, b.Revision))
 	}

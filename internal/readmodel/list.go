@@ -52,10 +52,11 @@ func listRows[R any](ctx context.Context, q *Queries, f *consumer.Fold[R], l *li
 		}
 		conditions = append(conditions, order.after(values, &where))
 	}
-	if err := q.await(ctx, f.Await, "", after); err != nil {
+	at, err := q.at(ctx, f, "", after)
+	if err != nil {
 		return nil, "", err
 	}
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT %s`, consumer.Columns[R](), f.Table(),
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT %s`, consumer.Columns[R](), at.Table,
 		strings.Join(conditions, " AND "), order.sql(), where.param(limit+1))
 	rows, err := many[R](ctx, q, sql, where.args...)
 	if err != nil {

@@ -73,7 +73,7 @@ func TestPagingThroughManyOrders(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	if err := OrderSummaries.Await(ctx, w.pool, "", token); err != nil {
+	if _, err := w.reader.Await(ctx, &OrderSummaries, "", token); err != nil {
 		t.Fatal(err)
 	}
 	there := w.copied(t, copies)
@@ -129,17 +129,17 @@ func TestPagingThroughManyOrders(t *testing.T) {
 // copied adds so many copies of each order's row, by ids that sort behind its own, and returns the ids of all.
 func (w *world) copied(t *testing.T, copies int) []string {
 	t.Helper()
-	columns := consumer.Columns[OrderSummary]() + `, "_revisions"`
+	columns := consumer.Columns[OrderSummary]() + `, "_revisions", "_partition"`
 	copied := strings.Replace(columns, `"order_id"`, "order_id || '.' || n", 1)
 	for _, sql := range []string{
-		fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %[1]s, generate_series(1, %[4]d) AS n", OrderSummaries.Table(), columns, copied, copies),
-		"ANALYZE " + OrderSummaries.Table(),
+		fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %[1]s, generate_series(1, %[4]d) AS n", w.table(&OrderSummaries), columns, copied, copies),
+		"ANALYZE " + w.table(&OrderSummaries),
 	} {
 		if _, err := w.pool.Exec(t.Context(), sql); err != nil {
 			t.Fatal(err)
 		}
 	}
-	ids, err := collect(t.Context(), w.Queries, pgx.RowTo[string], "SELECT order_id FROM "+OrderSummaries.Table())
+	ids, err := collect(t.Context(), w.Queries, pgx.RowTo[string], "SELECT order_id FROM "+w.table(&OrderSummaries))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -315,7 +315,7 @@ func TestListProductsSearches(t *testing.T) {
 
 	var index bool
 	if err := w.pool.QueryRow(t.Context(), `SELECT EXISTS (SELECT FROM pg_indexes WHERE quote_ident(schemaname) || '.' || quote_ident(tablename) = replace($1, '"', '')
-		AND indexdef LIKE '%USING gin%')`, Products.Table()).Scan(&index); err != nil || !index {
+		AND indexdef LIKE '%USING gin%')`, w.table(&Products)).Scan(&index); err != nil || !index {
 		t.Errorf("no index to search by: %v", err)
 	}
 }

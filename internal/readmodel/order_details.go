@@ -125,28 +125,31 @@ func fulfillmentState(s fulfillment.State) string {
 
 // GetOrder returns an order, or the fault ORDER_NOT_FOUND.
 func (q *Queries) GetOrder(ctx context.Context, id string, after eventlog.Position) (OrderDetail, error) {
-	if err := q.await(ctx, OrderDetails.Await, id, after); err != nil {
+	at, err := q.at(ctx, &OrderDetails, id, after)
+	if err != nil {
 		return OrderDetail{}, err
 	}
-	return q.order(ctx, "order_id", id)
+	return q.order(ctx, at, "order_id", id)
 }
 
 // GetOrderByNumber returns an order by its number without separators, or the fault ORDER_NOT_FOUND.
 func (q *Queries) GetOrderByNumber(ctx context.Context, number string, after eventlog.Position) (OrderDetail, error) {
-	if err := q.await(ctx, OrderDetails.Await, "", after); err != nil {
+	at, err := q.at(ctx, &OrderDetails, "", after)
+	if err != nil {
 		return OrderDetail{}, err
 	}
-	o, err := q.order(ctx, "order_number", number)
+	o, err := q.order(ctx, at, "order_number", number)
 	if err != nil {
 		return OrderDetail{}, err
 	}
 	// Now that its key is known: one that is parked has not applied everything.
-	return o, q.await(ctx, OrderDetails.Await, o.OrderID, after)
+	_, err = q.at(ctx, &OrderDetails, o.OrderID, after)
+	return o, err
 }
 
-func (q *Queries) order(ctx context.Context, column, value string) (OrderDetail, error) {
+func (q *Queries) order(ctx context.Context, at consumer.Place, column, value string) (OrderDetail, error) {
 	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE %s = $1 AND state <> ''`,
-		consumer.Columns[OrderDetail](), OrderDetails.Table(), column)
+		consumer.Columns[OrderDetail](), at.Table, column)
 	o, ok, err := one[OrderDetail](ctx, q, sql, value)
 	if err != nil {
 		return OrderDetail{}, fmt.Errorf("get order: %w", err)

@@ -121,11 +121,12 @@ func words(name string) string {
 
 // GetOrderTimeline returns what happened to an order, oldest first, or the fault ORDER_NOT_FOUND where nothing did.
 func (q *Queries) GetOrderTimeline(ctx context.Context, orderID string, after eventlog.Position) ([]TimelineEntry, error) {
-	if err := q.await(ctx, OrderTimeline.Await, orderID, after); err != nil {
+	at, err := q.at(ctx, &OrderTimeline, orderID, after)
+	if err != nil {
 		return nil, err
 	}
 	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE order_id = $1 ORDER BY position, part`,
-		consumer.Columns[TimelineEntry](), OrderTimeline.Table())
+		consumer.Columns[TimelineEntry](), at.Table)
 	entries, err := many[TimelineEntry](ctx, q, sql, orderID)
 	if err != nil {
 		return nil, fmt.Errorf("get order timeline: %w", err)

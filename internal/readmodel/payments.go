@@ -57,10 +57,11 @@ var Payments = consumer.Fold[Payment]{
 
 // GetPayment returns the payment of an order, or the fault PAYMENT_NOT_FOUND where nothing was asked of it yet.
 func (q *Queries) GetPayment(ctx context.Context, orderID string, after eventlog.Position) (Payment, error) {
-	if err := q.await(ctx, Payments.Await, orderID, after); err != nil {
+	at, err := q.at(ctx, &Payments, orderID, after)
+	if err != nil {
 		return Payment{}, err
 	}
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE order_id = $1`, consumer.Columns[Payment](), Payments.Table())
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE order_id = $1`, consumer.Columns[Payment](), at.Table)
 	p, ok, err := one[Payment](ctx, q, sql, orderID)
 	if err != nil {
 		return Payment{}, fmt.Errorf("get payment: %w", err)

@@ -60,10 +60,11 @@ var Products = consumer.Fold[Product]{
 
 // GetProduct returns a product, or the fault PRODUCT_NOT_FOUND.
 func (q *Queries) GetProduct(ctx context.Context, id string, after eventlog.Position) (Product, error) {
-	if err := q.await(ctx, Products.Await, id, after); err != nil {
+	at, err := q.at(ctx, &Products, id, after)
+	if err != nil {
 		return Product{}, err
 	}
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE product_id = $1 AND name <> ''`, consumer.Columns[Product](), Products.Table())
+	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE product_id = $1 AND name <> ''`, consumer.Columns[Product](), at.Table)
 	p, ok, err := one[Product](ctx, q, sql, id)
 	if err != nil {
 		return Product{}, fmt.Errorf("get product: %w", err)

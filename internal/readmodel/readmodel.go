@@ -49,13 +49,10 @@ func Models() []consumer.Model { return newCatalogue().models }
 // Replays is every fold, report and journal, for looking at one key event by event.
 func Replays() []consumer.Replay { return newCatalogue().replays }
 
-// Tables names the tables of the live builds that queries read, quoted and qualified with their schemas.
-func Tables() []string { return newCatalogue().tables }
-
 type catalogue struct {
 	models  []consumer.Model
 	replays []consumer.Replay
-	tables  []string
+	all     []consumer.Readable
 	reports map[string]report
 }
 
@@ -65,17 +62,17 @@ func addFold[R any](c *catalogue, f *consumer.Fold[R], reports ...derivedReport[
 	for i, r := range reports {
 		derived[i] = r.derived
 		c.reports[r.Name] = r.report
-		c.tables = append(c.tables, r.table)
+		c.all = append(c.all, r.of)
 		c.replays = append(c.replays, r.replay)
 	}
 	c.models = append(c.models, f.Model(derived...))
-	c.tables = append(c.tables, f.Table())
+	c.all = append(c.all, f)
 }
 
 func addJournal[J any](c *catalogue, j *consumer.Journal[J]) {
 	c.models = append(c.models, j.Model())
 	c.replays = append(c.replays, j.Replay())
-	c.tables = append(c.tables, j.Table())
+	c.all = append(c.all, j)
 }
 
 // Queries reads the read models. It is safe for concurrent use.
@@ -84,27 +81,32 @@ func addJournal[J any](c *catalogue, j *consumer.Journal[J]) {
 // waits at most until ctx ends. Position 0 waits for nothing. Errors are faults, or come from ctx or Postgres.
 type Queries struct {
 	pool    *pgxpool.Pool
+	reader  *consumer.Reader
 	secret  *secret.Secret
+	all     []consumer.Readable
 	reports map[string]report
 }
 
 // NewQueries returns queries on the pool. Page tokens are made under the secret.
 func NewQueries(pool *pgxpool.Pool, s *secret.Secret) *Queries {
-	return &Queries{pool: pool, secret: s, reports: newCatalogue().reports}
+	c := newCatalogue()
+	return &Queries{pool: pool, reader: consumer.NewReader(pool), secret: s, all: c.all, reports: c.reports}
 }
 
-// awaiting is how one waits for a model.
-type awaiting func(ctx context.Context, pool *pgxpool.Pool, key string, pos eventlog.Position) error
+// Missing names what has no live build that is filled yet.
+func (q *Queries) Missing(ctx context.Context) ([]string, error) {
+	return q.reader.Missing(ctx, q.all...)
+}
 
-// await waits until a model has applied everything up to pos: in the partition of key, or in all of them where key is
+// at is where a model lies, once it has applied everything up to pos: in the partition of key, or in all of them where key is
 // "". It gives up a little before ctx does, so that the answer that says why can still reach the client.
-func (q *Queries) await(ctx context.Context, model awaiting, key string, pos eventlog.Position) error {
+func (q *Queries) at(ctx context.Context, model consumer.Readable, key string, pos eventlog.Position) (consumer.Place, error) {
 	if pos == 0 {
-		return nil
+		return q.reader.Find(ctx, model)
 	}
 	ctx, cancel := consumer.Sooner(ctx)
 	defer cancel()
-	return model(ctx, q.pool, key, pos)
+	return q.reader.Await(ctx, model, key, pos)
 }
 
 // one returns the row that a query finds, and whether it found one.

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/eventlog"
@@ -56,8 +55,8 @@ type Cell any
 // report is what is needed to read a report's table without knowing its type.
 type report struct {
 	Report
-	table  string
-	await  awaiting
+	of     consumer.Readable
+	lines  func(consumer.Place) string
 	fields fields  // every column
 	order  sorting // by the key
 	keys   []reflect.Type
@@ -75,10 +74,7 @@ type derivedReport[R any] struct {
 // another field, or no key.
 func reportOf[R, C any](r *consumer.Report[R, C]) derivedReport[R] {
 	d := derivedReport[R]{derived: r, replay: r.Replay(), report: report{
-		Report: Report{Name: r.Name}, table: r.Table(),
-		await: func(ctx context.Context, pool *pgxpool.Pool, _ string, pos eventlog.Position) error {
-			return r.Await(ctx, pool, pos)
-		},
+		Report: Report{Name: r.Name}, of: r, lines: r.Lines,
 	}}
 	t := reflect.TypeFor[C]()
 	for i := range t.NumField() {
@@ -153,13 +149,15 @@ func (q *Queries) RunReport(ctx context.Context, name string, p Page, after even
 	if err != nil {
 		return Report{}, nil, "", err
 	}
-	sql, args, err := r.query(p.Filter, cursor, limit+1)
+	query, args, err := r.query(p.Filter, cursor, limit+1)
 	if err != nil {
 		return Report{}, nil, "", err
 	}
-	if err := q.await(ctx, r.await, "", after); err != nil {
+	at, err := q.at(ctx, r.of, "", after)
+	if err != nil {
 		return Report{}, nil, "", err
 	}
+	sql := fmt.Sprintf("WITH lines AS (%s) %s", r.lines(at), query)
 	lines, err := collect(ctx, q, r.scan, sql, args...)
 	if err != nil {
 		return Report{}, nil, "", fmt.Errorf("run report %s: %w", name, err)
@@ -168,7 +166,7 @@ func (q *Queries) RunReport(ctx context.Context, name string, p Page, after even
 	return r.Report, lines, next, err
 }
 
-// query returns the SQL of the lines after the cursor, which is empty or has a value for each key column.
+// query returns the SQL that takes from lines those after the cursor, which is empty or has a value for each key column.
 func (r report) query(filter string, cursor []json.RawMessage, limit int) (string, []any, error) {
 	where, err := r.fields.filter(filter)
 	if err != nil {
@@ -185,8 +183,8 @@ func (r report) query(filter string, cursor []json.RawMessage, limit int) (strin
 	for i, f := range r.fields {
 		columns[i] = f.column
 	}
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE %s ORDER BY %s LIMIT %s`,
-		strings.Join(columns, ", "), r.table, where.sql, r.order.sql(), where.param(limit))
+	sql := fmt.Sprintf(`SELECT %s FROM lines WHERE %s ORDER BY %s LIMIT %s`,
+		strings.Join(columns, ", "), where.sql, r.order.sql(), where.param(limit))
 	return sql, where.args, nil
 }
 

@@ -47,16 +47,19 @@ var StockLevels = consumer.Fold[StockLevel]{
 // GetStockLevel returns a product's stock: nothing on hand where none was ever received, and the fault
 // PRODUCT_NOT_FOUND where there is no such product.
 func (q *Queries) GetStockLevel(ctx context.Context, productID string, after eventlog.Position) (StockLevel, error) {
-	for _, model := range []awaiting{StockLevels.Await, Products.Await} {
-		if err := q.await(ctx, model, productID, after); err != nil {
-			return StockLevel{}, err
-		}
+	levels, err := q.at(ctx, &StockLevels, productID, after)
+	if err != nil {
+		return StockLevel{}, err
+	}
+	products, err := q.at(ctx, &Products, productID, after)
+	if err != nil {
+		return StockLevel{}, err
 	}
 	// The stock's row may be there before the product's, which another stream makes.
 	sql := fmt.Sprintf(`SELECT product_id, coalesce(on_hand, 0) AS on_hand, coalesce(reserved, 0) AS reserved, coalesce(available, 0) AS available
 		FROM (SELECT product_id, on_hand, reserved, available FROM %s WHERE product_id = $1) AS stock
 		FULL JOIN (SELECT product_id FROM %s WHERE product_id = $1 AND name <> '') AS product USING (product_id)`,
-		StockLevels.Table(), Products.Table())
+		levels.Table, products.Table)
 	l, ok, err := one[StockLevel](ctx, q, sql, productID)
 	if err != nil {
 		return StockLevel{}, fmt.Errorf("get stock level: %w", err)

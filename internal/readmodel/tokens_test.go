@@ -7,7 +7,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/consumer"
@@ -23,7 +22,7 @@ import (
 // reading is a query, with what it is asked for, and what of its answer an event changes.
 type reading struct {
 	name  string
-	table string // of the model, or one of the models, that it answers from
+	model consumer.Readable // that it answers from, or one of those
 	key   string
 	event proto.Message
 	want  string // after the event; nothing before it is the same
@@ -34,27 +33,27 @@ type reading struct {
 func readings() []reading {
 	confirmed := &orderevent.OrderConfirmed{}
 	return []reading{
-		{"GetOrder", OrderDetails.Table(), "o-1", confirmed, "CONFIRMED",
+		{"GetOrder", &OrderDetails, "o-1", confirmed, "CONFIRMED",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				o, err := q.GetOrder(ctx, "o-1", after)
 				return o.State, err
 			}},
-		{"GetOrderByNumber", OrderDetails.Table(), "o-2", confirmed, "CONFIRMED",
+		{"GetOrderByNumber", &OrderDetails, "o-2", confirmed, "CONFIRMED",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				o, err := q.GetOrderByNumber(ctx, "number of o-2", after)
 				return o.State, err
 			}},
-		{"ListOrders", OrderSummaries.Table(), "o-3", confirmed, "1",
+		{"ListOrders", &OrderSummaries, "o-3", confirmed, "1",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				orders, _, err := q.ListOrders(ctx, Page{Filter: `state = CONFIRMED AND customer_id = "customer of o-3"`}, after)
 				return fmt.Sprint(len(orders)), err
 			}},
-		{"GetOrderTimeline", OrderTimeline.Table(), "o-4", confirmed, "2",
+		{"GetOrderTimeline", &OrderTimeline, "o-4", confirmed, "2",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				entries, err := q.GetOrderTimeline(ctx, "o-4", after)
 				return fmt.Sprint(len(entries)), err
 			}},
-		{"RunReport", SalesByDay.Table(), "o-5", &orderevent.OrderCancelled{}, "5",
+		{"RunReport", &SalesByDay, "o-5", &orderevent.OrderCancelled{}, "5",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				_, lines, _, err := q.RunReport(ctx, "sales_by_day", Page{}, after)
 				if err != nil {
@@ -62,17 +61,17 @@ func readings() []reading {
 				}
 				return fmt.Sprint(lines[0][2]), nil
 			}},
-		{"GetPayment", Payments.Table(), "o-6", &paymentevent.PaymentAuthorized{}, "AUTHORIZED",
+		{"GetPayment", &Payments, "o-6", &paymentevent.PaymentAuthorized{}, "AUTHORIZED",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				p, err := q.GetPayment(ctx, "o-6", after)
 				return p.State, err
 			}},
-		{"GetProduct", Products.Table(), "p-1", &catalogevent.ProductRenamed{Name: "Mug"}, "Mug",
+		{"GetProduct", &Products, "p-1", &catalogevent.ProductRenamed{Name: "Mug"}, "Mug",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				p, err := q.GetProduct(ctx, "p-1", after)
 				return p.Name, err
 			}},
-		{"ListProducts", Products.Table(), "p-2", &catalogevent.ProductRenamed{Name: "Mug"}, "Mug",
+		{"ListProducts", &Products, "p-2", &catalogevent.ProductRenamed{Name: "Mug"}, "Mug",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				products, _, err := q.ListProducts(ctx, Page{}, after)
 				if err != nil {
@@ -80,17 +79,17 @@ func readings() []reading {
 				}
 				return products[1].Name, nil
 			}},
-		{"ListStockLevels", StockLevels.Table(), "p-5", &stockevent.StockReceived{Quantity: 5}, "1",
+		{"ListStockLevels", &StockLevels, "p-5", &stockevent.StockReceived{Quantity: 5}, "1",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				levels, _, err := q.ListStockLevels(ctx, Page{Filter: `product_id = "p-5" AND available > 0`}, after)
 				return fmt.Sprint(len(levels)), err
 			}},
-		{"GetStockLevel, its stock", StockLevels.Table(), "p-3", &stockevent.StockReceived{Quantity: 5}, "15",
+		{"GetStockLevel, its stock", &StockLevels, "p-3", &stockevent.StockReceived{Quantity: 5}, "15",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				l, err := q.GetStockLevel(ctx, "p-3", after)
 				return fmt.Sprint(l.OnHand), err
 			}},
-		{"GetStockLevel, its product", Products.Table(), "p-4", &catalogevent.ProductCreated{Name: "Cup", Price: eur(1)}, "0",
+		{"GetStockLevel, its product", &Products, "p-4", &catalogevent.ProductCreated{Name: "Cup", Price: eur(1)}, "0",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				l, err := q.GetStockLevel(ctx, "p-4", after)
 				return fmt.Sprint(l.OnHand), err
@@ -122,18 +121,18 @@ func TestAnswersReflectTheirTokens(t *testing.T) {
 	w.settled(token, "")
 	for _, r := range readings() {
 		t.Run(r.name, func(t *testing.T) {
-			letGo := w.hold(r.table)
+			letGo := w.hold(w.table(r.model))
 			defer letGo()
 			before, err := r.ask(t.Context(), w.Queries, 0)
 			if before == r.want && err == nil {
 				t.Fatalf("answered %s before the event", before)
 			}
 			token := w.append(history(r.key, r.event)...)
-			held := r.table
-			if held == SalesByDay.Table() {
-				held = OrderSummaries.Table() // they move together
+			held := r.model
+			if held == &SalesByDay {
+				held = &OrderSummaries // they move together
 			}
-			w.settled(token, held)
+			w.settled(token, w.table(held))
 			lags(t, w.Queries, r, token)
 
 			// Only when the query has seen again and again that it has to wait, or has read the row without that.
@@ -205,14 +204,9 @@ func TestAwaitingEndsBeforeTheDeadline(t *testing.T) {
 		deadline := time.Now().Add(left)
 		ctx, cancel := context.WithDeadline(t.Context(), deadline)
 		defer cancel()
-		var until time.Time
-		model := func(ctx context.Context, _ *pgxpool.Pool, _ string, _ eventlog.Position) error {
-			until, _ = ctx.Deadline()
-			return nil
-		}
-		if err := new(Queries).await(ctx, model, "", 1); err != nil {
-			t.Fatal(err)
-		}
+		sooner, cancel := consumer.Sooner(ctx)
+		defer cancel()
+		until, _ := sooner.Deadline()
 		// What is reserved is a part of what is left by then, which is a little less.
 		if got := deadline.Sub(until); got < reserved/2 || got > reserved {
 			t.Errorf("%s are kept of %s, want %s", got, left, reserved)

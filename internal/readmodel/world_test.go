@@ -50,7 +50,13 @@ func newWorld(t *testing.T) *world {
 		}
 	})
 	t.Cleanup(w.stop)
-	return w
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+		if missing, err := w.Missing(ctx); err == nil && len(missing) == 0 {
+			return w
+		} else if time.Now().After(deadline) {
+			t.Fatalf("not built: %v, %v", missing, err)
+		}
+	}
 }
 
 func openPool(t *testing.T, url string, tracer pgx.QueryTracer) *pgxpool.Pool {
@@ -162,15 +168,22 @@ func (w *world) settled(token eventlog.Position, but string) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
-	for table, await := range map[string]awaiting{
-		OrderSummaries.Table(): OrderSummaries.Await, OrderDetails.Table(): OrderDetails.Await, OrderTimeline.Table(): OrderTimeline.Await,
-		Products.Table(): Products.Await, StockLevels.Table(): StockLevels.Await, Payments.Table(): Payments.Await,
-	} {
-		if table == but {
+	for _, model := range []consumer.Readable{&OrderSummaries, &OrderDetails, &OrderTimeline, &Products, &StockLevels, &Payments} {
+		if w.table(model) == but {
 			continue
 		}
-		if err := await(ctx, w.pool, "", token); err != nil {
-			w.t.Fatalf("%s at %d: %v", table, token, err)
+		if _, err := w.reader.Await(ctx, model, "", token); err != nil {
+			w.t.Fatalf("%s at %d: %v", w.table(model), token, err)
 		}
 	}
+}
+
+// table is that of the live build.
+func (w *world) table(model consumer.Readable) string {
+	w.t.Helper()
+	at, err := w.reader.Find(w.t.Context(), model)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return at.Table
 }

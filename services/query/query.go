@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
-
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
 	"github.com/purserhq/purser/internal/postgres"
@@ -33,7 +31,7 @@ type Config struct {
 	StatementTimeout time.Duration
 }
 
-// New returns the service, which is ready while Postgres answers and has the tables that this build reads. It fails only
+// New returns the service, which is ready while Postgres answers and has live builds of all that this one reads. It fails only
 // for a bad URL; a Postgres that is down is waited for.
 func New(cfg Config, log consumer.History, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (daemon.Service, error) {
 	pool, err := postgres.Open(cfg.PostgresURL, "query", cfg.StatementTimeout)
@@ -41,18 +39,17 @@ func New(cfg Config, log consumer.History, s *secret.Secret, logger *slog.Logger
 		return daemon.Service{}, err
 	}
 	g := rpc.NewServer("query", logger, m)
-	queryv1.RegisterQueryServiceServer(g, &server{models: readmodel.NewQueries(pool, s), past: readmodel.NewPastOrders(log)})
+	models := readmodel.NewQueries(pool, s)
+	queryv1.RegisterQueryServiceServer(g, &server{models: models, past: readmodel.NewPastOrders(log)})
 	return daemon.Service{
 		Name: "query", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
-		Ready: func(ctx context.Context) error { return ready(ctx, pool) },
+		Ready: func(ctx context.Context) error { return ready(ctx, models) },
 		Close: pool.Close,
 	}, nil
 }
 
-func ready(ctx context.Context, pool *pgxpool.Pool) error {
-	var missing []string
-	err := pool.QueryRow(ctx, `SELECT coalesce(array_agg(t), '{}') FROM unnest($1::text[]) AS t WHERE to_regclass(t) IS NULL`,
-		readmodel.Tables()).Scan(&missing)
+func ready(ctx context.Context, models *readmodel.Queries) error {
+	missing, err := models.Missing(ctx)
 	if err != nil {
 		return fmt.Errorf("ask postgres for the read models: %w", err)
 	}

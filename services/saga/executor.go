@@ -30,8 +30,8 @@ type executor struct {
 	list    list
 	steps   steps
 	answers *aggregate.Handler[fulfillment.Answers]
-	// ready fails until the list has caught up with the log, so that nothing acts on the past.
-	ready   func(context.Context) error
+	// level are the partitions that are ours and whose list has caught up with the log, so that nothing acts on the past.
+	level   func() []int
 	changed <-chan struct{} // the list may have changed
 	clock   func() time.Time
 	log     *slog.Logger
@@ -71,10 +71,7 @@ func (e *executor) measure(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
-			if e.ready(ctx) != nil {
-				continue
-			}
-			if b, err := e.list.backlogs(ctx); err == nil { // if not, the lanes say so
+			if b, err := e.list.backlogs(ctx, e.level()); err == nil { // if not, the lanes say so
 				e.metrics.measured(b, e.clock())
 			}
 		}

@@ -59,9 +59,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w := &world{
 		t: t, log: memorylog.New(eventschema.New()), secret: s, peers: newPeers(), clock: &clock{},
-		list: list{
-			pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow](), parked: states.Parked(), timeout: listTimeout,
-		},
+		list: list{pool: pool, reader: consumer.NewReader(pool), timeout: listTimeout},
 	}
 	w.consume()() // makes the tables
 	w.ready.Store(true)
@@ -98,17 +96,35 @@ func (w *world) add(tasks ...task) {
 	w.t.Helper()
 	for _, t := range tasks {
 		row := reflect.ValueOf(t.todoRow)
-		args := []any{t.OrderID}
-		marks := []string{"$1"}
+		args := []any{t.OrderID, 0}
+		marks := []string{"$1", "$2"}
 		for i := range row.NumField() {
 			args = append(args, row.Field(i).Interface())
-			marks = append(marks, fmt.Sprintf("$%d", i+2))
+			marks = append(marks, fmt.Sprintf("$%d", i+3))
 		}
-		sql := fmt.Sprintf("INSERT INTO %s (key, %s) VALUES (%s)", w.list.table, w.list.columns, strings.Join(marks, ", "))
+		sql := fmt.Sprintf("INSERT INTO %s (key, _partition, %s) VALUES (%s)", w.table(), consumer.Columns[todoRow](), strings.Join(marks, ", "))
 		if _, err := w.list.pool.Exec(w.t.Context(), sql, args...); err != nil {
 			w.t.Fatal(err)
 		}
 	}
+}
+
+func (w *world) table() string {
+	w.t.Helper()
+	at, err := w.list.reader.Find(w.t.Context(), &todo)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return at.Table
+}
+
+// everyPartition is what there is where one replica runs alone.
+func everyPartition() []int {
+	var all []int
+	for p := range 16 {
+		all = append(all, p)
+	}
+	return all
 }
 
 // recorded are the events of an order's fulfilment.
@@ -131,7 +147,7 @@ func (w *world) recorded(order string) []eventlog.Event {
 // listed reads an item back, whether or not it is due.
 func (w *world) listed(k itemKey) (task, bool) {
 	w.t.Helper()
-	tasks, err := w.list.due(w.t.Context(), []string{k.step}, w.clock.now().Add(100*time.Hour), nil, 1000)
+	tasks, err := w.list.due(w.t.Context(), []string{k.step}, everyPartition(), w.clock.now().Add(100*time.Hour), nil, 1000)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -149,11 +165,11 @@ func (w *world) start() (stop func()) {
 	e := &executor{
 		list: w.list, steps: w.steps, clock: w.clock.now, lanes: newLanes(),
 		answers: aggregate.New[fulfillment.Answers](w.log, "fulfillment", w.secret, w.clock.now),
-		ready: func(context.Context) error {
+		level: func() []int {
 			if !w.ready.Load() {
-				return fmt.Errorf("not yet")
+				return nil
 			}
-			return nil
+			return everyPartition()
 		},
 		changed: make(chan struct{}),
 		log:     slog.New(slog.NewTextHandler(w.t.Output(), nil)),

@@ -108,11 +108,12 @@ func (e *executor) work(ctx context.Context, l *lane) error {
 
 // next returns what is to be done now, and when it was read: nothing while the list has not caught up.
 func (e *executor) next(ctx context.Context, l *lane) ([]task, time.Time, error) {
-	if e.ready(ctx) != nil {
-		return nil, time.Time{}, nil // its consumer logs why
+	partitions := e.level()
+	if len(partitions) == 0 {
+		return nil, time.Time{}, nil // the consumer logs why
 	}
 	read := e.clock()
-	tasks, err := e.list.due(ctx, l.steps, read, l.resting(read), laneBatch)
+	tasks, err := e.list.due(ctx, l.steps, partitions, read, l.resting(read), laneBatch)
 	return tasks, read, err
 }
 

@@ -7,35 +7,39 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/purserhq/purser/internal/consumer"
 )
 
 // list is the to-do list as the executor reads it. The consumer writes it; only the notes on failures are ours.
 type list struct {
 	pool    *pgxpool.Pool
-	table   string // quoted and qualified
-	columns string
-	parked  string        // a query for the orders whose items can't be trusted
+	reader  *consumer.Reader
 	timeout time.Duration // of each statement
 }
 
-// due returns up to max of the items of some steps whose time has come, without those that are left out, in the order
-// in which they are to be done: by priority, then by age. An order that is parked rests: its list is from before an
+// due returns up to max of the items of some steps whose time has come, of the orders in some partitions, without those that
+// are left out, in the order in which they are to be done: by priority, then by age. An order that is parked rests: its list is from before an
 // event that could not be applied, and may ask for what must not be done any more.
-func (l list) due(ctx context.Context, steps []string, now time.Time, without []itemKey, max int) ([]task, error) {
+func (l list) due(ctx context.Context, steps []string, partitions []int, now time.Time, without []itemKey, max int) ([]task, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
 	orders, names, products := make([]string, len(without)), make([]string, len(without)), make([]string, len(without))
 	for i, k := range without {
 		orders[i], names[i], products[i] = k.order, k.step, k.product
 	}
+	at, err := l.reader.Find(ctx, &todo)
+	if err != nil {
+		return nil, fmt.Errorf("find the to-do list: %w", err)
+	}
 	rows, err := l.pool.Query(ctx, fmt.Sprintf(`
 		SELECT key, %s FROM %s
-		WHERE step = ANY($1) AND next_try <= $2
+		WHERE step = ANY($1) AND _partition = ANY($7) AND next_try <= $2
 		  AND (key, step, product_id) NOT IN (SELECT * FROM unnest($3::text[], $4::text[], $5::text[]))
 		  AND key NOT IN (%s)
 		ORDER BY priority DESC, since, key, step, product_id
-		LIMIT $6`, l.columns, l.table, l.parked),
-		steps, now, orders, names, products, max)
+		LIMIT $6`, consumer.Columns[todoRow](), at.Table, at.Parked()),
+		steps, now, orders, names, products, max, partitions)
 	if err != nil {
 		return nil, fmt.Errorf("read the to-do list: %w", err)
 	}
@@ -50,9 +54,13 @@ func (l list) due(ctx context.Context, steps []string, now time.Time, without []
 func (l list) failed(ctx context.Context, k itemKey, attempts int64, next time.Time, cause string) error {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	_, err := l.pool.Exec(ctx, fmt.Sprintf(`
+	at, err := l.reader.Find(ctx, &todo)
+	if err != nil {
+		return fmt.Errorf("find the to-do list: %w", err)
+	}
+	_, err = l.pool.Exec(ctx, fmt.Sprintf(`
 		UPDATE %s SET attempts = $4, next_try = $5, last_error = $6
-		WHERE key = $1 AND step = $2 AND product_id = $3`, l.table),
+		WHERE key = $1 AND step = $2 AND product_id = $3`, at.Table),
 		k.order, k.step, k.product, attempts, next, cause)
 	if err != nil {
 		return fmt.Errorf("note a failure on the to-do list: %w", err)
@@ -67,10 +75,16 @@ type backlog struct {
 	Oldest time.Time `db:"oldest"`
 }
 
-func (l list) backlogs(ctx context.Context) ([]backlog, error) {
+// backlogs counts the items of the orders in some partitions.
+func (l list) backlogs(ctx context.Context, partitions []int) ([]backlog, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	rows, err := l.pool.Query(ctx, fmt.Sprintf(`SELECT step, count(*) AS items, min(since) AS oldest FROM %s GROUP BY step`, l.table))
+	at, err := l.reader.Find(ctx, &todo)
+	if err != nil {
+		return nil, fmt.Errorf("find the to-do list: %w", err)
+	}
+	rows, err := l.pool.Query(ctx, fmt.Sprintf(`SELECT step, count(*) AS items, min(since) AS oldest FROM %s
+		WHERE _partition = ANY($1) GROUP BY step`, at.Table), partitions)
 	if err != nil {
 		return nil, fmt.Errorf("measure the to-do list: %w", err)
 	}

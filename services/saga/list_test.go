@@ -58,7 +58,7 @@ func (w *world) shows(p eventlog.Position) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
-	if err := todo.Await(ctx, w.list.pool, p); err != nil {
+	if _, err := w.list.reader.Await(ctx, &todo, "", p); err != nil {
 		w.t.Fatal(err)
 	}
 }
@@ -85,7 +85,7 @@ func paid(order string) []proto.Message {
 // due reads the items of a step that are due.
 func (w *world) due(step string, now time.Time, without []itemKey, max int) []task {
 	w.t.Helper()
-	tasks, err := w.list.due(w.t.Context(), []string{step, "MARK_CANCELLED"}, now, without, max)
+	tasks, err := w.list.due(w.t.Context(), []string{step, "MARK_CANCELLED"}, everyPartition(), now, without, max)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestDueIsInOrder(t *testing.T) {
 		t.Errorf("%s, want %s", got, want)
 	}
 
-	b, err := w.list.backlogs(t.Context())
+	b, err := w.list.backlogs(t.Context(), everyPartition())
 	if err != nil || len(b) != 2 {
 		t.Fatalf("%v, %v", b, err)
 	}
@@ -258,17 +258,17 @@ func TestListIsBoundedInTime(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer tx.Rollback(t.Context())
-	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+w.list.table); err != nil {
+	if _, err := tx.Exec(t.Context(), "LOCK TABLE "+w.table()); err != nil {
 		t.Fatal(err)
 	}
 	w.list.timeout = 50 * time.Millisecond
 	for name, use := range map[string]func() error{
 		"due": func() error {
-			_, err := w.list.due(t.Context(), nil, time.Now(), nil, 1)
+			_, err := w.list.due(t.Context(), nil, nil, time.Now(), nil, 1)
 			return err
 		},
 		"failed":   func() error { return w.list.failed(t.Context(), itemKey{}, 1, time.Now(), "") },
-		"backlogs": func() error { _, err := w.list.backlogs(t.Context()); return err },
+		"backlogs": func() error { _, err := w.list.backlogs(t.Context(), everyPartition()); return err },
 	} {
 		if err := use(); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s: %v, want its own deadline", name, err)

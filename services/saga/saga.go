@@ -8,7 +8,8 @@
 //
 // So the log alone determines the saga. Nothing is known only here: an item that was lost sight of is still on the list
 // and is done again under the same request id, without a second effect. A service that does not answer is asked again for
-// ever, with back-off, and rejects no order. No item is done before the list has caught up with the log.
+// ever, with back-off, and rejects no order. Any number of replicas may run: each does the items of the orders whose
+// partitions are its own, and none before its list has caught up with the log.
 package saga
 
 import (
@@ -74,16 +75,14 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 	}
 	c := consumer.New(pool, log, "saga", eventschema.Categories(), Models(), logger, m.Consumer)
 	e := &executor{
-		list: list{
-			pool: pool, table: todo.Table(), columns: consumer.Columns[todoRow](), parked: states.Parked(), timeout: listTimeout,
-		},
+		list: list{pool: pool, reader: consumer.NewReader(pool), timeout: listTimeout},
 		steps: steps{
 			inventory: inventoryv1.NewInventoryServiceClient(conns[0]),
 			payments:  paymentv1.NewPaymentServiceClient(conns[1]),
 			orders:    orderv1.NewOrderServiceClient(conns[2]),
 		},
 		answers: aggregate.New[fulfillment.Answers](log, eventschema.Fulfillment, s, time.Now),
-		ready:   c.Ready, changed: c.Changed(), clock: time.Now, log: logger, metrics: newMetrics(m.Registry),
+		level:   func() []int { return c.Level(states.Name) }, changed: c.Changed(), clock: time.Now, log: logger, metrics: newMetrics(m.Registry),
 		lanes: newLanes(),
 	}
 	return daemon.Service{

@@ -1,0 +1,124 @@
+package consumer
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/purserhq/purser/internal/eventlog"
+)
+
+// queueLength bounds the events that wait for a lane.
+const queueLength = 4096
+
+// item is what a subscription delivered, for all lanes of a process: its event is decoded once, when the first one wants it.
+type item struct {
+	eventlog.Delivery
+	category, key string
+	partition     int // -1: it is no event, or one of a stream without a key
+
+	once    sync.Once
+	decoded decoded
+	known   bool
+	err     error
+}
+
+func newItem(d eventlog.Delivery) *item {
+	i := &item{Delivery: d, partition: -1}
+	if d.Event != nil {
+		var ok bool
+		if i.category, i.key, ok = eventlog.SplitStream(d.Event.Stream); ok {
+			i.partition = partitionOf(i.key)
+		}
+	}
+	return i
+}
+
+// decode reads the event, as [decode] does.
+func (i *item) decode(log Decoder) (decoded, bool, error) {
+	i.once.Do(func() { i.decoded, i.known, i.err = decode(log, *i.Event) })
+	return i.decoded, i.known, i.err
+}
+
+// feed is the one subscription of a process, fanned out to the lanes that follow the log. A lane that can't keep up is cut
+// off: its queue is closed, and what it has missed it reads by a subscription of its own.
+type feed struct {
+	log        Log
+	categories []string
+	begun      chan struct{} // closed once it is known where it begins
+
+	mu     sync.Mutex
+	queues map[*queue]bool
+	// current is false from an interruption until the subscription is heard of again.
+	current bool
+	// last is the position of the last event that was delivered, 0 before the first.
+	last eventlog.Position
+}
+
+// queue is what is delivered to one lane.
+type queue struct{ items chan *item }
+
+func newFeed(log Log, categories []string) *feed {
+	return &feed{log: log, categories: categories, begun: make(chan struct{}), queues: map[*queue]bool{}}
+}
+
+// run subscribes from the end of the log on until ctx ends.
+func (f *feed) run(ctx context.Context) error {
+	head, err := f.log.Head(ctx) // waits for a store that is away
+	if err != nil {
+		return fmt.Errorf("find the end of the log: %w", err)
+	}
+	f.setCurrent(true)
+	close(f.begun)
+	return f.log.Subscribe(ctx, f.categories, head, f.deliver)
+}
+
+func (f *feed) setCurrent(current bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current = current
+}
+
+func (f *feed) deliver(_ context.Context, d eventlog.Delivery) error {
+	i := newItem(d)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.current = d.Interrupted == nil
+	if d.Event != nil {
+		f.last = d.Position
+	}
+	for q := range f.queues {
+		select {
+		case q.items <- i:
+		default:
+			f.cut(q)
+		}
+	}
+	return nil
+}
+
+func (f *feed) cut(q *queue) {
+	if f.queues[q] {
+		delete(f.queues, q)
+		close(q.items)
+	}
+}
+
+// join returns a queue of all that is delivered after an event, whose position it returns. It fails while the feed is
+// interrupted.
+func (f *feed) join() (q *queue, after eventlog.Position, ok bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !f.current {
+		return nil, 0, false
+	}
+	q = &queue{make(chan *item, queueLength)}
+	f.queues[q] = true
+	return q, f.last, true
+}
+
+func (f *feed) leave(q *queue) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.cut(q)
+}
