@@ -185,7 +185,7 @@ func devServices(p *process, cfg devConfig) ([]daemon.Service, error) {
 		func() (daemon.Service, error) { return p.inventory(flags(inventoryPorts)) },
 		func() (daemon.Service, error) { return p.payment(flags(paymentPorts)) },
 		func() (daemon.Service, error) { return p.saga(flags(sagaPorts)) },
-		func() (daemon.Service, error) { return p.projector(flags(projectorPorts)) },
+		func() (daemon.Service, error) { return p.projector(flags(projectorPorts), nil) },
 	} {
 		s, err := build()
 		if err != nil {

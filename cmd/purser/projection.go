@@ -25,6 +25,7 @@ func projectionCommand() *cobra.Command {
 	cmd.AddCommand(
 		projectionListCommand(), projectionStatusCommand(), projectionPauseCommand(), projectionResumeCommand(),
 		projectionParkedCommand(), projectionUnparkCommand(),
+		projectionRebuildCommand(), projectionSwitchCommand(), projectionDropCommand(),
 	)
 	return cmd
 }
@@ -53,7 +54,7 @@ func (t *projectionTool) run(cmd *cobra.Command, f func(ctx context.Context, c p
 	defer conn.Close()
 	err = f(origin.With(cmd.Context(), origin.Origin{Actor: "operator"}), projectionv1.NewProjectionServiceClient(conn))
 	switch f := fault.Of(err); {
-	case f == nil:
+	case f == nil || cmd.Context().Err() != nil:
 		return err
 	case f.Kind == fault.Unavailable || f.Kind == fault.DeadlineExceeded:
 		return fmt.Errorf("--projector-addr %s: %s", t.addr, f.Message)

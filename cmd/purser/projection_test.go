@@ -192,6 +192,31 @@ func TestAParkedOrderIsCured(t *testing.T) {
 		}
 	})
 
+	t.Run("rebuilt, and switched back", func(t *testing.T) {
+		for _, c := range []struct {
+			args []string
+			want string
+		}{
+			{[]string{"rebuild", "order_summaries"}, "order_summaries_v2_b2: "},
+			{[]string{"status", "order_summaries"}, "order_summaries_v2_b1  KEPT"},
+			{[]string{"switch", "order_summaries"}, "order_summaries_v2_b1  LIVE"},
+			{[]string{"drop", "order_summaries_v2_b2"}, "order_summaries_v2_b2 dropped"},
+			{[]string{"rebuild", "order_summaries", "--no-switch", "--json"}, `"phase":"REBUILD_PHASE_DONE"`},
+			{[]string{"drop", "order_summaries_v2_b3"}, "dropped"},
+		} {
+			out, err := projection(c.args...)
+			if err != nil || !strings.Contains(out, c.want) {
+				t.Fatalf("%v: %v\n%s", c.args, err, out)
+			}
+			if out, err := audit(); err != nil {
+				t.Errorf("after %v: %v\n%s", c.args, err, out)
+			}
+		}
+		if out, err := projection("drop", "order_summaries_v2_b1"); err == nil || err.Error() != `readers are sent to build "order_summaries_v2_b1"` {
+			t.Errorf("%v\n%s", err, out)
+		}
+	})
+
 	t.Run("paused and resumed", func(t *testing.T) {
 		if out, err := projection("pause", "payments"); err != nil || !strings.Contains(out, "PAUSED since") {
 			t.Errorf("%v\n%s", err, out)
@@ -245,7 +270,7 @@ func (i *instance) wantOrders(t *testing.T, n int) {
 	})
 }
 
-// Every command of the sections on parked keys and audits is run.
+// Every command of the sections on parked keys, builds and audits is run.
 func TestOperatorsCommands(t *testing.T) {
 	i := newInstance(t)
 	order := orderOf(i.stocked(t, 3), 2, "pm_card_visa")
@@ -264,8 +289,9 @@ func TestOperatorsCommands(t *testing.T) {
 	}
 	r := readmeRunner{t: t, offset: i.offset, dir: dir, grpcurl: goTool(t, "grpcurl")}
 	for section, want := range map[string][]string{
-		"Parked keys": {"order_summaries", "state", "PROJECTION", "PROJECTION", "o-1001 of order_details was not parked", "PAUSED since", "name"},
-		"Audit":       {"order_timeline: ", "payments: "},
+		"Parked keys":                   {"order_summaries", "state", "PROJECTION", "PROJECTION", "o-1001 of order_details was not parked", "PAUSED since", "name"},
+		"Audit":                         {"order_timeline: ", "payments: "},
+		"Replicas, builds and rebuilds": {"order_summaries_v2_b2: ", "order_summaries_v2_b1  LIVE", "order_summaries_v2_b2 dropped"},
 	} {
 		_, body, _ := strings.Cut(string(text), "\n## "+section+"\n")
 		body, _, _ = strings.Cut(body, "\n## ")

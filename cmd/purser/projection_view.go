@@ -65,6 +65,14 @@ func printProjection(w io.Writer, p *projectionv1.Projection) error {
 	} {
 		fmt.Fprintf(t, "%s\t%s\n", line[0], line[1])
 	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintln(t, "\nBUILD\tSTATE\tPOSITION\tEVENTS\tPARKED\tPROCESSES\tPARTITIONS\tMADE")
+	for _, b := range p.GetBuilds() {
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", b.GetName(), shortName(b.GetState(), "BUILD_STATE_"), b.GetPosition(), b.GetEvents(),
+			b.GetParkedKeys(), b.GetProcesses(), b.GetPartitions(), timeOf(b.GetCreateTime()))
+	}
 	return t.Flush()
 }
 

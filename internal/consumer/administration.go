@@ -58,11 +58,11 @@ type BuildStatus struct {
 	Position        eventlog.Position
 	Target          eventlog.Position // where the log ended when the build was begun
 	Events          int64             // that it has passed
+	Parked          int
 
 	passed       eventlog.Position // the last event that every partition has passed
 	caughtUp     bool
 	behind       time.Duration
-	parked       int
 	oldestParked *time.Time
 	pausedAt     *time.Time
 }
@@ -156,7 +156,7 @@ func (c *Consumer) buildStatuses(ctx context.Context, model string) ([]BuildStat
 		var b BuildStatus
 		_, err = pgx.ForEachRow(rows, []any{
 			&b.Name, &b.Version, &b.Number, &b.CreatedAt, &b.Live, &b.Filled, &b.Dropping, &b.Processes, &b.Partitions,
-			&b.Position, &b.Target, &b.Events, &b.passed, &b.caughtUp, &b.behind, &b.parked, &b.oldestParked, &b.pausedAt,
+			&b.Position, &b.Target, &b.Events, &b.passed, &b.caughtUp, &b.behind, &b.Parked, &b.oldestParked, &b.pausedAt,
 		}, func() error { all = append(all, b); return nil })
 	}
 	if err := notMadeYet(err); err != nil {
@@ -187,7 +187,7 @@ func (c *Consumer) status(ctx context.Context, m Model, head eventlog.Position) 
 
 // of sets what a status says of the build that it is about.
 func (s *Status) of(b BuildStatus) {
-	s.Build, s.Position, s.Lag, s.Parked = b.Name, b.Position, max(b.behind, 0), b.parked
+	s.Build, s.Position, s.Lag, s.Parked = b.Name, b.Position, max(b.behind, 0), b.Parked
 	if b.oldestParked != nil {
 		s.OldestParked = *b.oldestParked
 	}

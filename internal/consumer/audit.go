@@ -14,11 +14,16 @@ import (
 	"github.com/purserhq/purser/internal/eventlog"
 )
 
-// Walkable is what is needed of the event log for an audit.
-type Walkable interface {
+// Auditable is what is needed of the event log to compare keys with it.
+type Auditable interface {
 	History
 	Head(ctx context.Context) (eventlog.Position, error)
 	Has(ctx context.Context, at eventlog.Position, id uuid.UUID) (bool, error)
+}
+
+// Walkable is what is needed of the event log for an audit.
+type Walkable interface {
+	Auditable
 	// All returns every event of the log, in its order.
 	All(ctx context.Context) iter.Seq2[eventlog.Recorded, error]
 }
@@ -135,12 +140,14 @@ type auditor interface {
 	add(ctx context.Context, d decoded) error
 	// finish compares what is left to be compared, and tells how many keys there were.
 	finish(ctx context.Context) (keys int, err error)
+	// auditSample compares some keys, and what is derived for a partition with its rows.
+	auditSample(ctx context.Context, keys []string, partition int) error
 }
 
 // audit is that of one model.
 type audit struct {
 	tx      pgx.Tx
-	log     Walkable
+	log     Auditable
 	model   Model
 	build   string
 	auditor auditor
@@ -157,6 +164,12 @@ func (a *audit) begin(ctx context.Context) error {
 	if err := a.findTables(ctx); err != nil || len(a.missing) > 0 {
 		return err
 	}
+	return a.beginBuild(ctx)
+}
+
+// beginBuild reads how far the build is.
+func (a *audit) beginBuild(ctx context.Context) error {
+	a.auditor = a.model.open(a.build).auditor(a)
 	rows, err := a.tx.Query(ctx, "SELECT position, event_position, event_id FROM consumer.checkpoints WHERE build = $1 ORDER BY partition", a.build)
 	if err != nil {
 		return err
@@ -223,7 +236,6 @@ func (a *audit) findTables(ctx context.Context) error {
 			a.missing = append(a.missing, r.name)
 		}
 	}
-	a.auditor = shape.auditor(a)
 	return nil
 }
 

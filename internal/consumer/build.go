@@ -90,10 +90,11 @@ func makeBuild(ctx context.Context, pool *pgxpool.Pool, log Log, m Model, wanted
 		return err
 	}
 	err = pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "purser builds of "+m.name); err != nil {
+		if err := lockBuilds(ctx, tx, m.name); err != nil {
 			return err
 		}
-		rows, err := tx.Query(ctx, `SELECT number FROM consumer.builds WHERE model = $1 AND version = $2`, m.name, m.version)
+		rows, err := tx.Query(ctx, `SELECT number FROM consumer.builds WHERE model = $1 AND version = $2
+			UNION SELECT dropped FROM consumer.live WHERE model = $1 AND version = $2`, m.name, m.version)
 		if err != nil {
 			return err
 		}
@@ -104,7 +105,7 @@ func makeBuild(ctx context.Context, pool *pgxpool.Pool, log Log, m Model, wanted
 		if ok, err := wanted(tx, numbers); err != nil || !ok {
 			return err
 		}
-		number := slices.Max(append(numbers, 0)) + 1
+		number := nextNumber(numbers)
 		name := buildName(m.name, m.version, number)
 		if _, err := tx.Exec(ctx, `INSERT INTO consumer.builds (build, model, version, number, store, target) VALUES ($1, $2, $3, $4, $5, $6)`,
 			name, m.name, m.version, number, store, head); err != nil {
@@ -122,6 +123,8 @@ func makeBuild(ctx context.Context, pool *pgxpool.Pool, log Log, m Model, wanted
 	}
 	return nil
 }
+
+func nextNumber(numbers []int) int { return slices.Max(append(numbers, 0)) + 1 }
 
 func makeTables(ctx context.Context, tx pgx.Tx, build string, s shape) error {
 	schema := pgx.Identifier{build}.Sanitize()
@@ -245,7 +248,7 @@ func (l *lane) makeDerived(ctx context.Context, r relation) error {
 		return err
 	}
 	return pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", "purser builds of "+l.r.model.name); err != nil {
+		if err := lockBuilds(ctx, tx, l.r.model.name); err != nil {
 			return err
 		}
 		if known, err := known(tx); err != nil || known {
@@ -264,7 +267,7 @@ func (l *lane) makeDerived(ctx context.Context, r relation) error {
 
 func (l *lane) fillPart(ctx context.Context, tx pgx.Tx, p part, all []relation, kept []string) error {
 	// Nobody may make the table anew, or write the partition, meanwhile.
-	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))", "purser builds of "+l.r.model.name); err != nil {
+	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))", buildsLock(l.r.model.name)); err != nil {
 		return err
 	}
 	var owner uuid.UUID

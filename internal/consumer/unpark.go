@@ -29,7 +29,7 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 		return false, err
 	}
 	if status.State == Paused {
-		return false, fault.Refused(typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED, "projection %q is paused; resume it first", model)
+		return false, paused(model)
 	}
 	// Of several who want the same, one attempt tells all.
 	var o unparkOrder

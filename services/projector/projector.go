@@ -6,7 +6,10 @@ package projector
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"slices"
+	"strings"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
@@ -18,21 +21,27 @@ import (
 	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
 )
 
-// Config says where the service listens, as host:port, and where the read models are kept.
+// Config says where the service listens, as host:port, where the read models are kept, and which of them it runs.
 type Config struct {
 	GRPCAddr, HTTPAddr string
 	PostgresURL        string
+	// Models are names of those of [readmodel.Models] to run; empty: all.
+	Models []string
 }
 
 // New returns the service, which is ready once every model has caught up with the log, but those that an operator has
-// paused: it does all that is wanted of it. It fails only for a bad URL; a Postgres or an event store that is down is
+// paused: it does all that is wanted of it. It fails only for a bad URL, and a model that there is not; a Postgres or an event store that is down is
 // waited for.
 func New(cfg Config, log *eventlog.Log, logger *slog.Logger, m *consumer.Metrics, calls *rpc.Metrics) (daemon.Service, error) {
+	models, err := chosen(cfg.Models)
+	if err != nil {
+		return daemon.Service{}, err
+	}
 	pool, err := postgres.Open(cfg.PostgresURL, "projector", 0)
 	if err != nil {
 		return daemon.Service{}, err
 	}
-	c := consumer.New(pool, log, "projector", eventschema.Categories(), readmodel.Models(), logger, m)
+	c := consumer.New(pool, log, "projector", eventschema.Categories(), models, logger, m)
 	g := rpc.NewServer("projector", logger, calls)
 	projectionv1.RegisterProjectionServiceServer(g, &server{models: c})
 	return daemon.Service{
@@ -41,4 +50,25 @@ func New(cfg Config, log *eventlog.Log, logger *slog.Logger, m *consumer.Metrics
 		Run:   []func(context.Context) error{c.Run},
 		Close: pool.Close,
 	}, nil
+}
+
+// chosen are the models of some names, or all.
+func chosen(names []string) ([]consumer.Model, error) {
+	all := readmodel.Models()
+	if len(names) == 0 {
+		return all, nil
+	}
+	var some []consumer.Model
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(m consumer.Model) bool { return m.Name() == name })
+		if i < 0 {
+			var known []string
+			for _, m := range all {
+				known = append(known, m.Name())
+			}
+			return nil, fmt.Errorf("there is no read model %q; there are %s", name, strings.Join(known, ", "))
+		}
+		some = append(some, all[i])
+	}
+	return some, nil
 }

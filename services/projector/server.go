@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -27,6 +28,9 @@ type models interface {
 	Resume(ctx context.Context, model string) (consumer.Status, error)
 	Parked(ctx context.Context, model string, after consumer.ParkedKey, limit int) ([]consumer.ParkedKey, error)
 	Unpark(ctx context.Context, model, key string) (wasParked bool, err error)
+	Rebuild(ctx context.Context, model string, stay bool, tell func(consumer.Progress) error) error
+	Switch(ctx context.Context, model, to string) (consumer.Status, error)
+	Drop(ctx context.Context, build string) error
 }
 
 var _ models = (*consumer.Consumer)(nil)
@@ -70,6 +74,27 @@ func (s *server) ResumeProjection(ctx context.Context, req *projectionv1.ResumeP
 		return nil, err
 	}
 	return &projectionv1.ResumeProjectionResponse{Projection: projection(p)}, nil
+}
+
+func (s *server) RebuildProjection(req *projectionv1.RebuildProjectionRequest, stream grpc.ServerStreamingServer[projectionv1.RebuildProjectionResponse]) error {
+	return s.models.Rebuild(stream.Context(), req.GetName(), req.GetNoSwitch(), func(p consumer.Progress) error {
+		return stream.Send(progress(p))
+	})
+}
+
+func (s *server) SwitchProjection(ctx context.Context, req *projectionv1.SwitchProjectionRequest) (*projectionv1.SwitchProjectionResponse, error) {
+	p, err := s.models.Switch(ctx, req.GetName(), req.GetBuild())
+	if err != nil {
+		return nil, err
+	}
+	return &projectionv1.SwitchProjectionResponse{Projection: projection(p)}, nil
+}
+
+func (s *server) DropBuild(ctx context.Context, req *projectionv1.DropBuildRequest) (*projectionv1.DropBuildResponse, error) {
+	if err := s.models.Drop(ctx, req.GetBuild()); err != nil {
+		return nil, err
+	}
+	return &projectionv1.DropBuildResponse{}, nil
 }
 
 func (s *server) ListParkedKeys(ctx context.Context, req *projectionv1.ListParkedKeysRequest) (*projectionv1.ListParkedKeysResponse, error) {
@@ -117,12 +142,49 @@ var states = map[consumer.State]projectionv1.ProjectionState{
 }
 
 func projection(s consumer.Status) *projectionv1.Projection {
+	builds := make([]*projectionv1.Build, len(s.Builds))
+	for i, b := range s.Builds {
+		builds[i] = &projectionv1.Build{
+			Name: b.Name, Version: int32(b.Version), State: buildState(b), CreateTime: timestamp(b.CreatedAt), Position: int64(b.Position),
+			Events: b.Events, Processes: int32(b.Processes), Partitions: int32(b.Partitions), ParkedKeys: int32(b.Parked),
+		}
+	}
 	return &projectionv1.Projection{
-		Name: s.Name, Version: int32(s.Version), Build: s.Build, Categories: s.Categories, Derived: s.Derived,
+		Builds: builds,
+		Name:   s.Name, Version: int32(s.Version), Build: s.Build, Categories: s.Categories, Derived: s.Derived,
 		State: states[s.State], PauseTime: timestamp(s.PausedAt),
 		Position: int64(s.Position), HeadPosition: int64(s.Head), Lag: durationpb.New(s.Lag),
 		ParkedKeys: int32(s.Parked), OldestParkedTime: timestamp(s.OldestParked),
 	}
+}
+
+func buildState(b consumer.BuildStatus) projectionv1.BuildState {
+	switch {
+	case b.Dropping:
+		return projectionv1.BuildState_BUILD_STATE_DROPPING
+	case b.Live:
+		return projectionv1.BuildState_BUILD_STATE_LIVE
+	case b.Filled:
+		return projectionv1.BuildState_BUILD_STATE_KEPT
+	}
+	return projectionv1.BuildState_BUILD_STATE_FILLING
+}
+
+var phases = map[consumer.Phase]projectionv1.RebuildPhase{
+	consumer.Filling:   projectionv1.RebuildPhase_REBUILD_PHASE_FILLING,
+	consumer.Indexing:  projectionv1.RebuildPhase_REBUILD_PHASE_INDEXING,
+	consumer.Verifying: projectionv1.RebuildPhase_REBUILD_PHASE_VERIFYING,
+	consumer.Done:      projectionv1.RebuildPhase_REBUILD_PHASE_DONE,
+}
+
+func progress(p consumer.Progress) *projectionv1.RebuildProjectionResponse {
+	r := &projectionv1.RebuildProjectionResponse{
+		Build: p.Build, Phase: phases[p.Phase], EventsDone: p.Events, EventsTotal: p.Total, EventsPerSecond: int64(p.PerSecond),
+	}
+	if p.Left > 0 {
+		r.TimeLeft = durationpb.New(p.Left)
+	}
+	return r
 }
 
 func timestamp(t time.Time) *timestamppb.Timestamp {

@@ -69,13 +69,39 @@ func TestProjection(t *testing.T) {
 	got := projection(consumer.Status{
 		Name: "orders", Build: "orders_v2_b1", Version: 2, Categories: []string{"order"}, Derived: []string{"sales"}, State: consumer.Paused,
 		PausedAt: noon, Position: 7, Head: 9, Lag: time.Second, Parked: 3, OldestParked: noon.Add(time.Hour),
+		Builds: []consumer.BuildStatus{{
+			Name: "orders_v2_b1", Version: 2, Number: 1, Filled: true, Live: true, CreatedAt: noon, Position: 7, Events: 5, Processes: 2, Partitions: 16, Parked: 3,
+		}},
 	})
 	want := &projectionv1.Projection{
 		Name: "orders", Version: 2, Build: "orders_v2_b1", Categories: []string{"order"}, Derived: []string{"sales"},
 		State: projectionv1.ProjectionState_PROJECTION_STATE_PAUSED, PauseTime: timestamppb.New(noon), Position: 7, HeadPosition: 9,
 		Lag: durationpb.New(time.Second), ParkedKeys: 3, OldestParkedTime: timestamppb.New(noon.Add(time.Hour)),
+		Builds: []*projectionv1.Build{{
+			Name: "orders_v2_b1", Version: 2, State: projectionv1.BuildState_BUILD_STATE_LIVE, CreateTime: timestamppb.New(noon), Position: 7, Events: 5,
+			Processes: 2, Partitions: 16, ParkedKeys: 3,
+		}},
 	}
 	if !proto.Equal(got, want) {
+		t.Errorf("got %s, want %s", prototext.Format(got), prototext.Format(want))
+	}
+	for _, c := range []struct {
+		build consumer.BuildStatus
+		state projectionv1.BuildState
+	}{
+		{consumer.BuildStatus{}, projectionv1.BuildState_BUILD_STATE_FILLING},
+		{consumer.BuildStatus{Filled: true}, projectionv1.BuildState_BUILD_STATE_KEPT},
+		{consumer.BuildStatus{Filled: true, Live: true}, projectionv1.BuildState_BUILD_STATE_LIVE},
+		{consumer.BuildStatus{Filled: true, Dropping: true}, projectionv1.BuildState_BUILD_STATE_DROPPING},
+	} {
+		if got := buildState(c.build); got != c.state {
+			t.Errorf("%+v: %v", c.build, got)
+		}
+	}
+	if got, want := progress(consumer.Progress{Build: "b", Phase: consumer.Indexing, Events: 3, Total: 9, PerSecond: 1.5, Left: 4 * time.Second}),
+		(&projectionv1.RebuildProjectionResponse{
+			Build: "b", Phase: projectionv1.RebuildPhase_REBUILD_PHASE_INDEXING, EventsDone: 3, EventsTotal: 9, EventsPerSecond: 1, TimeLeft: durationpb.New(4 * time.Second),
+		}); !proto.Equal(got, want) {
 		t.Errorf("got %s, want %s", prototext.Format(got), prototext.Format(want))
 	}
 	for state, name := range map[consumer.State]string{

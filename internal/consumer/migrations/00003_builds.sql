@@ -38,6 +38,8 @@ CREATE TABLE consumer.live (
     model   text    NOT NULL,
     version integer NOT NULL,
     build   text    NOT NULL REFERENCES consumer.builds,
+    -- The highest number of a build that was dropped: none is used again.
+    dropped integer NOT NULL DEFAULT 0,
     PRIMARY KEY (model, version)
 );
 

@@ -24,6 +24,65 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+type BuildState int32
+
+const (
+	BuildState_BUILD_STATE_UNSPECIFIED BuildState = 0
+	// It has not come to where the log ended when it was begun.
+	BuildState_BUILD_STATE_FILLING BuildState = 1
+	// It is complete, and kept up to date.
+	BuildState_BUILD_STATE_KEPT BuildState = 2
+	// Readers of its version are sent to it.
+	BuildState_BUILD_STATE_LIVE BuildState = 3
+	// It is being removed.
+	BuildState_BUILD_STATE_DROPPING BuildState = 4
+)
+
+// Enum value maps for BuildState.
+var (
+	BuildState_name = map[int32]string{
+		0: "BUILD_STATE_UNSPECIFIED",
+		1: "BUILD_STATE_FILLING",
+		2: "BUILD_STATE_KEPT",
+		3: "BUILD_STATE_LIVE",
+		4: "BUILD_STATE_DROPPING",
+	}
+	BuildState_value = map[string]int32{
+		"BUILD_STATE_UNSPECIFIED": 0,
+		"BUILD_STATE_FILLING":     1,
+		"BUILD_STATE_KEPT":        2,
+		"BUILD_STATE_LIVE":        3,
+		"BUILD_STATE_DROPPING":    4,
+	}
+)
+
+func (x BuildState) Enum() *BuildState {
+	p := new(BuildState)
+	*p = x
+	return p
+}
+
+func (x BuildState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (BuildState) Descriptor() protoreflect.EnumDescriptor {
+	return file_purser_projection_v1_projection_service_proto_enumTypes[0].Descriptor()
+}
+
+func (BuildState) Type() protoreflect.EnumType {
+	return &file_purser_projection_v1_projection_service_proto_enumTypes[0]
+}
+
+func (x BuildState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use BuildState.Descriptor instead.
+func (BuildState) EnumDescriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{0}
+}
+
 type ProjectionState int32
 
 const (
@@ -67,11 +126,11 @@ func (x ProjectionState) String() string {
 }
 
 func (ProjectionState) Descriptor() protoreflect.EnumDescriptor {
-	return file_purser_projection_v1_projection_service_proto_enumTypes[0].Descriptor()
+	return file_purser_projection_v1_projection_service_proto_enumTypes[1].Descriptor()
 }
 
 func (ProjectionState) Type() protoreflect.EnumType {
-	return &file_purser_projection_v1_projection_service_proto_enumTypes[0]
+	return &file_purser_projection_v1_projection_service_proto_enumTypes[1]
 }
 
 func (x ProjectionState) Number() protoreflect.EnumNumber {
@@ -80,7 +139,66 @@ func (x ProjectionState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProjectionState.Descriptor instead.
 func (ProjectionState) EnumDescriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{0}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{1}
+}
+
+type RebuildPhase int32
+
+const (
+	RebuildPhase_REBUILD_PHASE_UNSPECIFIED RebuildPhase = 0
+	// It reads the log.
+	RebuildPhase_REBUILD_PHASE_FILLING RebuildPhase = 1
+	// It makes its indexes.
+	RebuildPhase_REBUILD_PHASE_INDEXING RebuildPhase = 2
+	// It is compared with the log.
+	RebuildPhase_REBUILD_PHASE_VERIFYING RebuildPhase = 3
+	// It is done, and readers were sent there unless that was not wanted.
+	RebuildPhase_REBUILD_PHASE_DONE RebuildPhase = 4
+)
+
+// Enum value maps for RebuildPhase.
+var (
+	RebuildPhase_name = map[int32]string{
+		0: "REBUILD_PHASE_UNSPECIFIED",
+		1: "REBUILD_PHASE_FILLING",
+		2: "REBUILD_PHASE_INDEXING",
+		3: "REBUILD_PHASE_VERIFYING",
+		4: "REBUILD_PHASE_DONE",
+	}
+	RebuildPhase_value = map[string]int32{
+		"REBUILD_PHASE_UNSPECIFIED": 0,
+		"REBUILD_PHASE_FILLING":     1,
+		"REBUILD_PHASE_INDEXING":    2,
+		"REBUILD_PHASE_VERIFYING":   3,
+		"REBUILD_PHASE_DONE":        4,
+	}
+)
+
+func (x RebuildPhase) Enum() *RebuildPhase {
+	p := new(RebuildPhase)
+	*p = x
+	return p
+}
+
+func (x RebuildPhase) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (RebuildPhase) Descriptor() protoreflect.EnumDescriptor {
+	return file_purser_projection_v1_projection_service_proto_enumTypes[2].Descriptor()
+}
+
+func (RebuildPhase) Type() protoreflect.EnumType {
+	return &file_purser_projection_v1_projection_service_proto_enumTypes[2]
+}
+
+func (x RebuildPhase) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use RebuildPhase.Descriptor instead.
+func (RebuildPhase) EnumDescriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{2}
 }
 
 // Projection is a read model with what is derived from it.
@@ -88,7 +206,7 @@ type Projection struct {
 	state   protoimpl.MessageState `protogen:"open.v1"`
 	Name    string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
-	// Its schema in Postgres.
+	// The one of its builds that readers are sent to; what is said below is of it.
 	Build string `protobuf:"bytes,3,opt,name=build,proto3" json:"build,omitempty"`
 	// Of the streams that it reads.
 	Categories []string `protobuf:"bytes,4,rep,name=categories,proto3" json:"categories,omitempty"`
@@ -107,8 +225,10 @@ type Projection struct {
 	ParkedKeys int32                `protobuf:"varint,11,opt,name=parked_keys,json=parkedKeys,proto3" json:"parked_keys,omitempty"`
 	// Since when the key that was parked first is.
 	OldestParkedTime *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=oldest_parked_time,json=oldestParkedTime,proto3" json:"oldest_parked_time,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// All that there are, those of other versions included.
+	Builds        []*Build `protobuf:"bytes,13,rep,name=builds,proto3" json:"builds,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Projection) Reset() {
@@ -225,6 +345,126 @@ func (x *Projection) GetOldestParkedTime() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *Projection) GetBuilds() []*Build {
+	if x != nil {
+		return x.Builds
+	}
+	return nil
+}
+
+// Build is one set of tables of a projection, in a Postgres schema of its own.
+type Build struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As order_summaries_v2_b1: also the name of its schema.
+	Name       string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Version    int32                  `protobuf:"varint,2,opt,name=version,proto3" json:"version,omitempty"`
+	State      BuildState             `protobuf:"varint,3,opt,name=state,proto3,enum=purser.projection.v1.BuildState" json:"state,omitempty"`
+	CreateTime *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=create_time,json=createTime,proto3" json:"create_time,omitempty"`
+	// Up to where in the log everything is applied.
+	Position int64 `protobuf:"varint,5,opt,name=position,proto3" json:"position,omitempty"`
+	// How many events that is.
+	Events int64 `protobuf:"varint,6,opt,name=events,proto3" json:"events,omitempty"`
+	// How many processes run it, and how many of its 16 partitions.
+	Processes     int32 `protobuf:"varint,7,opt,name=processes,proto3" json:"processes,omitempty"`
+	Partitions    int32 `protobuf:"varint,8,opt,name=partitions,proto3" json:"partitions,omitempty"`
+	ParkedKeys    int32 `protobuf:"varint,9,opt,name=parked_keys,json=parkedKeys,proto3" json:"parked_keys,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Build) Reset() {
+	*x = Build{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Build) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Build) ProtoMessage() {}
+
+func (x *Build) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Build.ProtoReflect.Descriptor instead.
+func (*Build) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Build) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Build) GetVersion() int32 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Build) GetState() BuildState {
+	if x != nil {
+		return x.State
+	}
+	return BuildState_BUILD_STATE_UNSPECIFIED
+}
+
+func (x *Build) GetCreateTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CreateTime
+	}
+	return nil
+}
+
+func (x *Build) GetPosition() int64 {
+	if x != nil {
+		return x.Position
+	}
+	return 0
+}
+
+func (x *Build) GetEvents() int64 {
+	if x != nil {
+		return x.Events
+	}
+	return 0
+}
+
+func (x *Build) GetProcesses() int32 {
+	if x != nil {
+		return x.Processes
+	}
+	return 0
+}
+
+func (x *Build) GetPartitions() int32 {
+	if x != nil {
+		return x.Partitions
+	}
+	return 0
+}
+
+func (x *Build) GetParkedKeys() int32 {
+	if x != nil {
+		return x.ParkedKeys
+	}
+	return 0
+}
+
 type ListProjectionsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -233,7 +473,7 @@ type ListProjectionsRequest struct {
 
 func (x *ListProjectionsRequest) Reset() {
 	*x = ListProjectionsRequest{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[1]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -245,7 +485,7 @@ func (x *ListProjectionsRequest) String() string {
 func (*ListProjectionsRequest) ProtoMessage() {}
 
 func (x *ListProjectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[1]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -258,7 +498,7 @@ func (x *ListProjectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectionsRequest.ProtoReflect.Descriptor instead.
 func (*ListProjectionsRequest) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{1}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{2}
 }
 
 type ListProjectionsResponse struct {
@@ -270,7 +510,7 @@ type ListProjectionsResponse struct {
 
 func (x *ListProjectionsResponse) Reset() {
 	*x = ListProjectionsResponse{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[2]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -282,7 +522,7 @@ func (x *ListProjectionsResponse) String() string {
 func (*ListProjectionsResponse) ProtoMessage() {}
 
 func (x *ListProjectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[2]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -295,7 +535,7 @@ func (x *ListProjectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProjectionsResponse.ProtoReflect.Descriptor instead.
 func (*ListProjectionsResponse) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{2}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ListProjectionsResponse) GetProjections() []*Projection {
@@ -314,7 +554,7 @@ type GetProjectionRequest struct {
 
 func (x *GetProjectionRequest) Reset() {
 	*x = GetProjectionRequest{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[3]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -326,7 +566,7 @@ func (x *GetProjectionRequest) String() string {
 func (*GetProjectionRequest) ProtoMessage() {}
 
 func (x *GetProjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[3]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -339,7 +579,7 @@ func (x *GetProjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProjectionRequest.ProtoReflect.Descriptor instead.
 func (*GetProjectionRequest) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{3}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *GetProjectionRequest) GetName() string {
@@ -358,7 +598,7 @@ type GetProjectionResponse struct {
 
 func (x *GetProjectionResponse) Reset() {
 	*x = GetProjectionResponse{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[4]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -370,7 +610,7 @@ func (x *GetProjectionResponse) String() string {
 func (*GetProjectionResponse) ProtoMessage() {}
 
 func (x *GetProjectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[4]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -383,7 +623,7 @@ func (x *GetProjectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProjectionResponse.ProtoReflect.Descriptor instead.
 func (*GetProjectionResponse) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{4}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *GetProjectionResponse) GetProjection() *Projection {
@@ -402,7 +642,7 @@ type PauseProjectionRequest struct {
 
 func (x *PauseProjectionRequest) Reset() {
 	*x = PauseProjectionRequest{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[5]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -414,7 +654,7 @@ func (x *PauseProjectionRequest) String() string {
 func (*PauseProjectionRequest) ProtoMessage() {}
 
 func (x *PauseProjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[5]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -427,7 +667,7 @@ func (x *PauseProjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseProjectionRequest.ProtoReflect.Descriptor instead.
 func (*PauseProjectionRequest) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{5}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *PauseProjectionRequest) GetName() string {
@@ -446,7 +686,7 @@ type PauseProjectionResponse struct {
 
 func (x *PauseProjectionResponse) Reset() {
 	*x = PauseProjectionResponse{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[6]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -458,7 +698,7 @@ func (x *PauseProjectionResponse) String() string {
 func (*PauseProjectionResponse) ProtoMessage() {}
 
 func (x *PauseProjectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[6]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -471,7 +711,7 @@ func (x *PauseProjectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PauseProjectionResponse.ProtoReflect.Descriptor instead.
 func (*PauseProjectionResponse) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{6}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *PauseProjectionResponse) GetProjection() *Projection {
@@ -490,7 +730,7 @@ type ResumeProjectionRequest struct {
 
 func (x *ResumeProjectionRequest) Reset() {
 	*x = ResumeProjectionRequest{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[7]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -502,7 +742,7 @@ func (x *ResumeProjectionRequest) String() string {
 func (*ResumeProjectionRequest) ProtoMessage() {}
 
 func (x *ResumeProjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[7]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -515,7 +755,7 @@ func (x *ResumeProjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeProjectionRequest.ProtoReflect.Descriptor instead.
 func (*ResumeProjectionRequest) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{7}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ResumeProjectionRequest) GetName() string {
@@ -534,7 +774,7 @@ type ResumeProjectionResponse struct {
 
 func (x *ResumeProjectionResponse) Reset() {
 	*x = ResumeProjectionResponse{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[8]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -546,7 +786,7 @@ func (x *ResumeProjectionResponse) String() string {
 func (*ResumeProjectionResponse) ProtoMessage() {}
 
 func (x *ResumeProjectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[8]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -559,7 +799,7 @@ func (x *ResumeProjectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResumeProjectionResponse.ProtoReflect.Descriptor instead.
 func (*ResumeProjectionResponse) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{8}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ResumeProjectionResponse) GetProjection() *Projection {
@@ -567,6 +807,323 @@ func (x *ResumeProjectionResponse) GetProjection() *Projection {
 		return x.Projection
 	}
 	return nil
+}
+
+type RebuildProjectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Leave readers where they are.
+	NoSwitch      bool `protobuf:"varint,2,opt,name=no_switch,json=noSwitch,proto3" json:"no_switch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildProjectionRequest) Reset() {
+	*x = RebuildProjectionRequest{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildProjectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildProjectionRequest) ProtoMessage() {}
+
+func (x *RebuildProjectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildProjectionRequest.ProtoReflect.Descriptor instead.
+func (*RebuildProjectionRequest) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RebuildProjectionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RebuildProjectionRequest) GetNoSwitch() bool {
+	if x != nil {
+		return x.NoSwitch
+	}
+	return false
+}
+
+type RebuildProjectionResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Build string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
+	Phase RebuildPhase           `protobuf:"varint,2,opt,name=phase,proto3,enum=purser.projection.v1.RebuildPhase" json:"phase,omitempty"`
+	// Events that it has passed, and about how many there are.
+	EventsDone  int64 `protobuf:"varint,3,opt,name=events_done,json=eventsDone,proto3" json:"events_done,omitempty"`
+	EventsTotal int64 `protobuf:"varint,4,opt,name=events_total,json=eventsTotal,proto3" json:"events_total,omitempty"`
+	// In the last seconds.
+	EventsPerSecond int64 `protobuf:"varint,5,opt,name=events_per_second,json=eventsPerSecond,proto3" json:"events_per_second,omitempty"`
+	// About; unset where that can't be told.
+	TimeLeft      *durationpb.Duration `protobuf:"bytes,6,opt,name=time_left,json=timeLeft,proto3" json:"time_left,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebuildProjectionResponse) Reset() {
+	*x = RebuildProjectionResponse{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebuildProjectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebuildProjectionResponse) ProtoMessage() {}
+
+func (x *RebuildProjectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebuildProjectionResponse.ProtoReflect.Descriptor instead.
+func (*RebuildProjectionResponse) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RebuildProjectionResponse) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+func (x *RebuildProjectionResponse) GetPhase() RebuildPhase {
+	if x != nil {
+		return x.Phase
+	}
+	return RebuildPhase_REBUILD_PHASE_UNSPECIFIED
+}
+
+func (x *RebuildProjectionResponse) GetEventsDone() int64 {
+	if x != nil {
+		return x.EventsDone
+	}
+	return 0
+}
+
+func (x *RebuildProjectionResponse) GetEventsTotal() int64 {
+	if x != nil {
+		return x.EventsTotal
+	}
+	return 0
+}
+
+func (x *RebuildProjectionResponse) GetEventsPerSecond() int64 {
+	if x != nil {
+		return x.EventsPerSecond
+	}
+	return 0
+}
+
+func (x *RebuildProjectionResponse) GetTimeLeft() *durationpb.Duration {
+	if x != nil {
+		return x.TimeLeft
+	}
+	return nil
+}
+
+type SwitchProjectionRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Name  string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Empty: the one that is kept beside the live one.
+	Build         string `protobuf:"bytes,2,opt,name=build,proto3" json:"build,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwitchProjectionRequest) Reset() {
+	*x = SwitchProjectionRequest{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchProjectionRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchProjectionRequest) ProtoMessage() {}
+
+func (x *SwitchProjectionRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchProjectionRequest.ProtoReflect.Descriptor instead.
+func (*SwitchProjectionRequest) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SwitchProjectionRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *SwitchProjectionRequest) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+type SwitchProjectionResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Projection    *Projection            `protobuf:"bytes,1,opt,name=projection,proto3" json:"projection,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SwitchProjectionResponse) Reset() {
+	*x = SwitchProjectionResponse{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SwitchProjectionResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SwitchProjectionResponse) ProtoMessage() {}
+
+func (x *SwitchProjectionResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SwitchProjectionResponse.ProtoReflect.Descriptor instead.
+func (*SwitchProjectionResponse) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *SwitchProjectionResponse) GetProjection() *Projection {
+	if x != nil {
+		return x.Projection
+	}
+	return nil
+}
+
+type DropBuildRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Build         string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropBuildRequest) Reset() {
+	*x = DropBuildRequest{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropBuildRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropBuildRequest) ProtoMessage() {}
+
+func (x *DropBuildRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropBuildRequest.ProtoReflect.Descriptor instead.
+func (*DropBuildRequest) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *DropBuildRequest) GetBuild() string {
+	if x != nil {
+		return x.Build
+	}
+	return ""
+}
+
+type DropBuildResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropBuildResponse) Reset() {
+	*x = DropBuildResponse{}
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropBuildResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropBuildResponse) ProtoMessage() {}
+
+func (x *DropBuildResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropBuildResponse.ProtoReflect.Descriptor instead.
+func (*DropBuildResponse) Descriptor() ([]byte, []int) {
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{15}
 }
 
 type ListParkedKeysRequest struct {
@@ -583,7 +1140,7 @@ type ListParkedKeysRequest struct {
 
 func (x *ListParkedKeysRequest) Reset() {
 	*x = ListParkedKeysRequest{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[9]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -595,7 +1152,7 @@ func (x *ListParkedKeysRequest) String() string {
 func (*ListParkedKeysRequest) ProtoMessage() {}
 
 func (x *ListParkedKeysRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[9]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -608,7 +1165,7 @@ func (x *ListParkedKeysRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedKeysRequest.ProtoReflect.Descriptor instead.
 func (*ListParkedKeysRequest) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{9}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListParkedKeysRequest) GetPageSize() int32 {
@@ -643,7 +1200,7 @@ type ListParkedKeysResponse struct {
 
 func (x *ListParkedKeysResponse) Reset() {
 	*x = ListParkedKeysResponse{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[10]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -655,7 +1212,7 @@ func (x *ListParkedKeysResponse) String() string {
 func (*ListParkedKeysResponse) ProtoMessage() {}
 
 func (x *ListParkedKeysResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[10]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -668,7 +1225,7 @@ func (x *ListParkedKeysResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListParkedKeysResponse.ProtoReflect.Descriptor instead.
 func (*ListParkedKeysResponse) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{10}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ListParkedKeysResponse) GetParkedKeys() []*ParkedKey {
@@ -702,7 +1259,7 @@ type ParkedKey struct {
 
 func (x *ParkedKey) Reset() {
 	*x = ParkedKey{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[11]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -714,7 +1271,7 @@ func (x *ParkedKey) String() string {
 func (*ParkedKey) ProtoMessage() {}
 
 func (x *ParkedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[11]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -727,7 +1284,7 @@ func (x *ParkedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ParkedKey.ProtoReflect.Descriptor instead.
 func (*ParkedKey) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{11}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ParkedKey) GetProjection() string {
@@ -775,7 +1332,7 @@ type UnparkKeyRequest struct {
 
 func (x *UnparkKeyRequest) Reset() {
 	*x = UnparkKeyRequest{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[12]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +1344,7 @@ func (x *UnparkKeyRequest) String() string {
 func (*UnparkKeyRequest) ProtoMessage() {}
 
 func (x *UnparkKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[12]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +1357,7 @@ func (x *UnparkKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnparkKeyRequest.ProtoReflect.Descriptor instead.
 func (*UnparkKeyRequest) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{12}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *UnparkKeyRequest) GetProjection() string {
@@ -827,7 +1384,7 @@ type UnparkKeyResponse struct {
 
 func (x *UnparkKeyResponse) Reset() {
 	*x = UnparkKeyResponse{}
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[13]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -839,7 +1396,7 @@ func (x *UnparkKeyResponse) String() string {
 func (*UnparkKeyResponse) ProtoMessage() {}
 
 func (x *UnparkKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[13]
+	mi := &file_purser_projection_v1_projection_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -852,7 +1409,7 @@ func (x *UnparkKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UnparkKeyResponse.ProtoReflect.Descriptor instead.
 func (*UnparkKeyResponse) Descriptor() ([]byte, []int) {
-	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{13}
+	return file_purser_projection_v1_projection_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *UnparkKeyResponse) GetUnparked() bool {
@@ -866,7 +1423,7 @@ var File_purser_projection_v1_projection_service_proto protoreflect.FileDescript
 
 const file_purser_projection_v1_projection_service_proto_rawDesc = "" +
 	"\n" +
-	"-purser/projection/v1/projection_service.proto\x12\x14purser.projection.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x03\n" +
+	"-purser/projection/v1/projection_service.proto\x12\x14purser.projection.v1\x1a\x1bbuf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x90\x04\n" +
 	"\n" +
 	"Projection\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
@@ -885,7 +1442,22 @@ const file_purser_projection_v1_projection_service_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x03lag\x12\x1f\n" +
 	"\vparked_keys\x18\v \x01(\x05R\n" +
 	"parkedKeys\x12H\n" +
-	"\x12oldest_parked_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10oldestParkedTime\"\x18\n" +
+	"\x12oldest_parked_time\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\x10oldestParkedTime\x123\n" +
+	"\x06builds\x18\r \x03(\v2\x1b.purser.projection.v1.BuildR\x06builds\"\xbd\x02\n" +
+	"\x05Build\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x02 \x01(\x05R\aversion\x126\n" +
+	"\x05state\x18\x03 \x01(\x0e2 .purser.projection.v1.BuildStateR\x05state\x12;\n" +
+	"\vcreate_time\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"createTime\x12\x1a\n" +
+	"\bposition\x18\x05 \x01(\x03R\bposition\x12\x16\n" +
+	"\x06events\x18\x06 \x01(\x03R\x06events\x12\x1c\n" +
+	"\tprocesses\x18\a \x01(\x05R\tprocesses\x12\x1e\n" +
+	"\n" +
+	"partitions\x18\b \x01(\x05R\n" +
+	"partitions\x12\x1f\n" +
+	"\vparked_keys\x18\t \x01(\x05R\n" +
+	"parkedKeys\"\x18\n" +
 	"\x16ListProjectionsRequest\"]\n" +
 	"\x17ListProjectionsResponse\x12B\n" +
 	"\vprojections\x18\x01 \x03(\v2 .purser.projection.v1.ProjectionR\vprojections\"5\n" +
@@ -906,7 +1478,28 @@ const file_purser_projection_v1_projection_service_proto_rawDesc = "" +
 	"\x18ResumeProjectionResponse\x12@\n" +
 	"\n" +
 	"projection\x18\x01 \x01(\v2 .purser.projection.v1.ProjectionR\n" +
-	"projection\"\x8f\x01\n" +
+	"projection\"V\n" +
+	"\x18RebuildProjectionRequest\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04name\x12\x1b\n" +
+	"\tno_switch\x18\x02 \x01(\bR\bnoSwitch\"\x93\x02\n" +
+	"\x19RebuildProjectionResponse\x12\x14\n" +
+	"\x05build\x18\x01 \x01(\tR\x05build\x128\n" +
+	"\x05phase\x18\x02 \x01(\x0e2\".purser.projection.v1.RebuildPhaseR\x05phase\x12\x1f\n" +
+	"\vevents_done\x18\x03 \x01(\x03R\n" +
+	"eventsDone\x12!\n" +
+	"\fevents_total\x18\x04 \x01(\x03R\veventsTotal\x12*\n" +
+	"\x11events_per_second\x18\x05 \x01(\x03R\x0feventsPerSecond\x126\n" +
+	"\ttime_left\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\btimeLeft\"W\n" +
+	"\x17SwitchProjectionRequest\x12\x1d\n" +
+	"\x04name\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18@R\x04name\x12\x1d\n" +
+	"\x05build\x18\x02 \x01(\tB\a\xbaH\x04r\x02\x18dR\x05build\"\\\n" +
+	"\x18SwitchProjectionResponse\x12@\n" +
+	"\n" +
+	"projection\x18\x01 \x01(\v2 .purser.projection.v1.ProjectionR\n" +
+	"projection\"3\n" +
+	"\x10DropBuildRequest\x12\x1f\n" +
+	"\x05build\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05build\"\x13\n" +
+	"\x11DropBuildResponse\"\x8f\x01\n" +
 	"\x15ListParkedKeysRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -933,18 +1526,34 @@ const file_purser_projection_v1_projection_service_proto_rawDesc = "" +
 	"\x03key\x18\x02 \x01(\tB\n" +
 	"\xbaH\ar\x05\x10\x01\x18\xe8\aR\x03key\"/\n" +
 	"\x11UnparkKeyResponse\x12\x1a\n" +
-	"\bunparked\x18\x01 \x01(\bR\bunparked*\xab\x01\n" +
+	"\bunparked\x18\x01 \x01(\bR\bunparked*\x88\x01\n" +
+	"\n" +
+	"BuildState\x12\x1b\n" +
+	"\x17BUILD_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13BUILD_STATE_FILLING\x10\x01\x12\x14\n" +
+	"\x10BUILD_STATE_KEPT\x10\x02\x12\x14\n" +
+	"\x10BUILD_STATE_LIVE\x10\x03\x12\x18\n" +
+	"\x14BUILD_STATE_DROPPING\x10\x04*\xab\x01\n" +
 	"\x0fProjectionState\x12 \n" +
 	"\x1cPROJECTION_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PROJECTION_STATE_LIVE\x10\x01\x12 \n" +
 	"\x1cPROJECTION_STATE_CATCHING_UP\x10\x02\x12\x1b\n" +
 	"\x17PROJECTION_STATE_PAUSED\x10\x03\x12\x1c\n" +
-	"\x18PROJECTION_STATE_STOPPED\x10\x042\x9b\x05\n" +
+	"\x18PROJECTION_STATE_STOPPED\x10\x04*\x99\x01\n" +
+	"\fRebuildPhase\x12\x1d\n" +
+	"\x19REBUILD_PHASE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15REBUILD_PHASE_FILLING\x10\x01\x12\x1a\n" +
+	"\x16REBUILD_PHASE_INDEXING\x10\x02\x12\x1b\n" +
+	"\x17REBUILD_PHASE_VERIFYING\x10\x03\x12\x16\n" +
+	"\x12REBUILD_PHASE_DONE\x10\x042\xe4\a\n" +
 	"\x11ProjectionService\x12n\n" +
 	"\x0fListProjections\x12,.purser.projection.v1.ListProjectionsRequest\x1a-.purser.projection.v1.ListProjectionsResponse\x12h\n" +
 	"\rGetProjection\x12*.purser.projection.v1.GetProjectionRequest\x1a+.purser.projection.v1.GetProjectionResponse\x12n\n" +
 	"\x0fPauseProjection\x12,.purser.projection.v1.PauseProjectionRequest\x1a-.purser.projection.v1.PauseProjectionResponse\x12q\n" +
-	"\x10ResumeProjection\x12-.purser.projection.v1.ResumeProjectionRequest\x1a..purser.projection.v1.ResumeProjectionResponse\x12k\n" +
+	"\x10ResumeProjection\x12-.purser.projection.v1.ResumeProjectionRequest\x1a..purser.projection.v1.ResumeProjectionResponse\x12v\n" +
+	"\x11RebuildProjection\x12..purser.projection.v1.RebuildProjectionRequest\x1a/.purser.projection.v1.RebuildProjectionResponse0\x01\x12q\n" +
+	"\x10SwitchProjection\x12-.purser.projection.v1.SwitchProjectionRequest\x1a..purser.projection.v1.SwitchProjectionResponse\x12\\\n" +
+	"\tDropBuild\x12&.purser.projection.v1.DropBuildRequest\x1a'.purser.projection.v1.DropBuildResponse\x12k\n" +
 	"\x0eListParkedKeys\x12+.purser.projection.v1.ListParkedKeysRequest\x1a,.purser.projection.v1.ListParkedKeysResponse\x12\\\n" +
 	"\tUnparkKey\x12&.purser.projection.v1.UnparkKeyRequest\x1a'.purser.projection.v1.UnparkKeyResponseBDZBgithub.com/purserhq/purser/proto/purser/projection/v1;projectionv1b\x06proto3"
 
@@ -960,55 +1569,76 @@ func file_purser_projection_v1_projection_service_proto_rawDescGZIP() []byte {
 	return file_purser_projection_v1_projection_service_proto_rawDescData
 }
 
-var file_purser_projection_v1_projection_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_purser_projection_v1_projection_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
+var file_purser_projection_v1_projection_service_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_purser_projection_v1_projection_service_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_purser_projection_v1_projection_service_proto_goTypes = []any{
-	(ProjectionState)(0),             // 0: purser.projection.v1.ProjectionState
-	(*Projection)(nil),               // 1: purser.projection.v1.Projection
-	(*ListProjectionsRequest)(nil),   // 2: purser.projection.v1.ListProjectionsRequest
-	(*ListProjectionsResponse)(nil),  // 3: purser.projection.v1.ListProjectionsResponse
-	(*GetProjectionRequest)(nil),     // 4: purser.projection.v1.GetProjectionRequest
-	(*GetProjectionResponse)(nil),    // 5: purser.projection.v1.GetProjectionResponse
-	(*PauseProjectionRequest)(nil),   // 6: purser.projection.v1.PauseProjectionRequest
-	(*PauseProjectionResponse)(nil),  // 7: purser.projection.v1.PauseProjectionResponse
-	(*ResumeProjectionRequest)(nil),  // 8: purser.projection.v1.ResumeProjectionRequest
-	(*ResumeProjectionResponse)(nil), // 9: purser.projection.v1.ResumeProjectionResponse
-	(*ListParkedKeysRequest)(nil),    // 10: purser.projection.v1.ListParkedKeysRequest
-	(*ListParkedKeysResponse)(nil),   // 11: purser.projection.v1.ListParkedKeysResponse
-	(*ParkedKey)(nil),                // 12: purser.projection.v1.ParkedKey
-	(*UnparkKeyRequest)(nil),         // 13: purser.projection.v1.UnparkKeyRequest
-	(*UnparkKeyResponse)(nil),        // 14: purser.projection.v1.UnparkKeyResponse
-	(*timestamppb.Timestamp)(nil),    // 15: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),      // 16: google.protobuf.Duration
+	(BuildState)(0),                   // 0: purser.projection.v1.BuildState
+	(ProjectionState)(0),              // 1: purser.projection.v1.ProjectionState
+	(RebuildPhase)(0),                 // 2: purser.projection.v1.RebuildPhase
+	(*Projection)(nil),                // 3: purser.projection.v1.Projection
+	(*Build)(nil),                     // 4: purser.projection.v1.Build
+	(*ListProjectionsRequest)(nil),    // 5: purser.projection.v1.ListProjectionsRequest
+	(*ListProjectionsResponse)(nil),   // 6: purser.projection.v1.ListProjectionsResponse
+	(*GetProjectionRequest)(nil),      // 7: purser.projection.v1.GetProjectionRequest
+	(*GetProjectionResponse)(nil),     // 8: purser.projection.v1.GetProjectionResponse
+	(*PauseProjectionRequest)(nil),    // 9: purser.projection.v1.PauseProjectionRequest
+	(*PauseProjectionResponse)(nil),   // 10: purser.projection.v1.PauseProjectionResponse
+	(*ResumeProjectionRequest)(nil),   // 11: purser.projection.v1.ResumeProjectionRequest
+	(*ResumeProjectionResponse)(nil),  // 12: purser.projection.v1.ResumeProjectionResponse
+	(*RebuildProjectionRequest)(nil),  // 13: purser.projection.v1.RebuildProjectionRequest
+	(*RebuildProjectionResponse)(nil), // 14: purser.projection.v1.RebuildProjectionResponse
+	(*SwitchProjectionRequest)(nil),   // 15: purser.projection.v1.SwitchProjectionRequest
+	(*SwitchProjectionResponse)(nil),  // 16: purser.projection.v1.SwitchProjectionResponse
+	(*DropBuildRequest)(nil),          // 17: purser.projection.v1.DropBuildRequest
+	(*DropBuildResponse)(nil),         // 18: purser.projection.v1.DropBuildResponse
+	(*ListParkedKeysRequest)(nil),     // 19: purser.projection.v1.ListParkedKeysRequest
+	(*ListParkedKeysResponse)(nil),    // 20: purser.projection.v1.ListParkedKeysResponse
+	(*ParkedKey)(nil),                 // 21: purser.projection.v1.ParkedKey
+	(*UnparkKeyRequest)(nil),          // 22: purser.projection.v1.UnparkKeyRequest
+	(*UnparkKeyResponse)(nil),         // 23: purser.projection.v1.UnparkKeyResponse
+	(*timestamppb.Timestamp)(nil),     // 24: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),       // 25: google.protobuf.Duration
 }
 var file_purser_projection_v1_projection_service_proto_depIdxs = []int32{
-	0,  // 0: purser.projection.v1.Projection.state:type_name -> purser.projection.v1.ProjectionState
-	15, // 1: purser.projection.v1.Projection.pause_time:type_name -> google.protobuf.Timestamp
-	16, // 2: purser.projection.v1.Projection.lag:type_name -> google.protobuf.Duration
-	15, // 3: purser.projection.v1.Projection.oldest_parked_time:type_name -> google.protobuf.Timestamp
-	1,  // 4: purser.projection.v1.ListProjectionsResponse.projections:type_name -> purser.projection.v1.Projection
-	1,  // 5: purser.projection.v1.GetProjectionResponse.projection:type_name -> purser.projection.v1.Projection
-	1,  // 6: purser.projection.v1.PauseProjectionResponse.projection:type_name -> purser.projection.v1.Projection
-	1,  // 7: purser.projection.v1.ResumeProjectionResponse.projection:type_name -> purser.projection.v1.Projection
-	12, // 8: purser.projection.v1.ListParkedKeysResponse.parked_keys:type_name -> purser.projection.v1.ParkedKey
-	15, // 9: purser.projection.v1.ParkedKey.park_time:type_name -> google.protobuf.Timestamp
-	2,  // 10: purser.projection.v1.ProjectionService.ListProjections:input_type -> purser.projection.v1.ListProjectionsRequest
-	4,  // 11: purser.projection.v1.ProjectionService.GetProjection:input_type -> purser.projection.v1.GetProjectionRequest
-	6,  // 12: purser.projection.v1.ProjectionService.PauseProjection:input_type -> purser.projection.v1.PauseProjectionRequest
-	8,  // 13: purser.projection.v1.ProjectionService.ResumeProjection:input_type -> purser.projection.v1.ResumeProjectionRequest
-	10, // 14: purser.projection.v1.ProjectionService.ListParkedKeys:input_type -> purser.projection.v1.ListParkedKeysRequest
-	13, // 15: purser.projection.v1.ProjectionService.UnparkKey:input_type -> purser.projection.v1.UnparkKeyRequest
-	3,  // 16: purser.projection.v1.ProjectionService.ListProjections:output_type -> purser.projection.v1.ListProjectionsResponse
-	5,  // 17: purser.projection.v1.ProjectionService.GetProjection:output_type -> purser.projection.v1.GetProjectionResponse
-	7,  // 18: purser.projection.v1.ProjectionService.PauseProjection:output_type -> purser.projection.v1.PauseProjectionResponse
-	9,  // 19: purser.projection.v1.ProjectionService.ResumeProjection:output_type -> purser.projection.v1.ResumeProjectionResponse
-	11, // 20: purser.projection.v1.ProjectionService.ListParkedKeys:output_type -> purser.projection.v1.ListParkedKeysResponse
-	14, // 21: purser.projection.v1.ProjectionService.UnparkKey:output_type -> purser.projection.v1.UnparkKeyResponse
-	16, // [16:22] is the sub-list for method output_type
-	10, // [10:16] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	1,  // 0: purser.projection.v1.Projection.state:type_name -> purser.projection.v1.ProjectionState
+	24, // 1: purser.projection.v1.Projection.pause_time:type_name -> google.protobuf.Timestamp
+	25, // 2: purser.projection.v1.Projection.lag:type_name -> google.protobuf.Duration
+	24, // 3: purser.projection.v1.Projection.oldest_parked_time:type_name -> google.protobuf.Timestamp
+	4,  // 4: purser.projection.v1.Projection.builds:type_name -> purser.projection.v1.Build
+	0,  // 5: purser.projection.v1.Build.state:type_name -> purser.projection.v1.BuildState
+	24, // 6: purser.projection.v1.Build.create_time:type_name -> google.protobuf.Timestamp
+	3,  // 7: purser.projection.v1.ListProjectionsResponse.projections:type_name -> purser.projection.v1.Projection
+	3,  // 8: purser.projection.v1.GetProjectionResponse.projection:type_name -> purser.projection.v1.Projection
+	3,  // 9: purser.projection.v1.PauseProjectionResponse.projection:type_name -> purser.projection.v1.Projection
+	3,  // 10: purser.projection.v1.ResumeProjectionResponse.projection:type_name -> purser.projection.v1.Projection
+	2,  // 11: purser.projection.v1.RebuildProjectionResponse.phase:type_name -> purser.projection.v1.RebuildPhase
+	25, // 12: purser.projection.v1.RebuildProjectionResponse.time_left:type_name -> google.protobuf.Duration
+	3,  // 13: purser.projection.v1.SwitchProjectionResponse.projection:type_name -> purser.projection.v1.Projection
+	21, // 14: purser.projection.v1.ListParkedKeysResponse.parked_keys:type_name -> purser.projection.v1.ParkedKey
+	24, // 15: purser.projection.v1.ParkedKey.park_time:type_name -> google.protobuf.Timestamp
+	5,  // 16: purser.projection.v1.ProjectionService.ListProjections:input_type -> purser.projection.v1.ListProjectionsRequest
+	7,  // 17: purser.projection.v1.ProjectionService.GetProjection:input_type -> purser.projection.v1.GetProjectionRequest
+	9,  // 18: purser.projection.v1.ProjectionService.PauseProjection:input_type -> purser.projection.v1.PauseProjectionRequest
+	11, // 19: purser.projection.v1.ProjectionService.ResumeProjection:input_type -> purser.projection.v1.ResumeProjectionRequest
+	13, // 20: purser.projection.v1.ProjectionService.RebuildProjection:input_type -> purser.projection.v1.RebuildProjectionRequest
+	15, // 21: purser.projection.v1.ProjectionService.SwitchProjection:input_type -> purser.projection.v1.SwitchProjectionRequest
+	17, // 22: purser.projection.v1.ProjectionService.DropBuild:input_type -> purser.projection.v1.DropBuildRequest
+	19, // 23: purser.projection.v1.ProjectionService.ListParkedKeys:input_type -> purser.projection.v1.ListParkedKeysRequest
+	22, // 24: purser.projection.v1.ProjectionService.UnparkKey:input_type -> purser.projection.v1.UnparkKeyRequest
+	6,  // 25: purser.projection.v1.ProjectionService.ListProjections:output_type -> purser.projection.v1.ListProjectionsResponse
+	8,  // 26: purser.projection.v1.ProjectionService.GetProjection:output_type -> purser.projection.v1.GetProjectionResponse
+	10, // 27: purser.projection.v1.ProjectionService.PauseProjection:output_type -> purser.projection.v1.PauseProjectionResponse
+	12, // 28: purser.projection.v1.ProjectionService.ResumeProjection:output_type -> purser.projection.v1.ResumeProjectionResponse
+	14, // 29: purser.projection.v1.ProjectionService.RebuildProjection:output_type -> purser.projection.v1.RebuildProjectionResponse
+	16, // 30: purser.projection.v1.ProjectionService.SwitchProjection:output_type -> purser.projection.v1.SwitchProjectionResponse
+	18, // 31: purser.projection.v1.ProjectionService.DropBuild:output_type -> purser.projection.v1.DropBuildResponse
+	20, // 32: purser.projection.v1.ProjectionService.ListParkedKeys:output_type -> purser.projection.v1.ListParkedKeysResponse
+	23, // 33: purser.projection.v1.ProjectionService.UnparkKey:output_type -> purser.projection.v1.UnparkKeyResponse
+	25, // [25:34] is the sub-list for method output_type
+	16, // [16:25] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_purser_projection_v1_projection_service_proto_init() }
@@ -1021,8 +1651,8 @@ func file_purser_projection_v1_projection_service_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_purser_projection_v1_projection_service_proto_rawDesc), len(file_purser_projection_v1_projection_service_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   14,
+			NumEnums:      3,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

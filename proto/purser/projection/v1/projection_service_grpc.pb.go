@@ -19,12 +19,15 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ProjectionService_ListProjections_FullMethodName  = "/purser.projection.v1.ProjectionService/ListProjections"
-	ProjectionService_GetProjection_FullMethodName    = "/purser.projection.v1.ProjectionService/GetProjection"
-	ProjectionService_PauseProjection_FullMethodName  = "/purser.projection.v1.ProjectionService/PauseProjection"
-	ProjectionService_ResumeProjection_FullMethodName = "/purser.projection.v1.ProjectionService/ResumeProjection"
-	ProjectionService_ListParkedKeys_FullMethodName   = "/purser.projection.v1.ProjectionService/ListParkedKeys"
-	ProjectionService_UnparkKey_FullMethodName        = "/purser.projection.v1.ProjectionService/UnparkKey"
+	ProjectionService_ListProjections_FullMethodName   = "/purser.projection.v1.ProjectionService/ListProjections"
+	ProjectionService_GetProjection_FullMethodName     = "/purser.projection.v1.ProjectionService/GetProjection"
+	ProjectionService_PauseProjection_FullMethodName   = "/purser.projection.v1.ProjectionService/PauseProjection"
+	ProjectionService_ResumeProjection_FullMethodName  = "/purser.projection.v1.ProjectionService/ResumeProjection"
+	ProjectionService_RebuildProjection_FullMethodName = "/purser.projection.v1.ProjectionService/RebuildProjection"
+	ProjectionService_SwitchProjection_FullMethodName  = "/purser.projection.v1.ProjectionService/SwitchProjection"
+	ProjectionService_DropBuild_FullMethodName         = "/purser.projection.v1.ProjectionService/DropBuild"
+	ProjectionService_ListParkedKeys_FullMethodName    = "/purser.projection.v1.ProjectionService/ListParkedKeys"
+	ProjectionService_UnparkKey_FullMethodName         = "/purser.projection.v1.ProjectionService/UnparkKey"
 )
 
 // ProjectionServiceClient is the client API for ProjectionService service.
@@ -40,6 +43,16 @@ type ProjectionServiceClient interface {
 	// answer with what there is, and those with a later consistency_token that they wait for PROJECTION_LAG.
 	PauseProjection(ctx context.Context, in *PauseProjectionRequest, opts ...grpc.CallOption) (*PauseProjectionResponse, error)
 	ResumeProjection(ctx context.Context, in *ResumeProjectionRequest, opts ...grpc.CallOption) (*ResumeProjectionResponse, error)
+	// Makes another build of a projection from the first event on, beside the one that queries are answered from, and sends
+	// readers there once it holds what the log does and a sample of it agrees with the log. It tells how far it is about twice a
+	// second. The build goes on when nobody listens any more; asked again, this goes on with the one that was begun.
+	// The build before is kept up to date, until it is dropped.
+	RebuildProjection(ctx context.Context, in *RebuildProjectionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RebuildProjectionResponse], error)
+	// Sends readers to another build that is kept, in one transaction, and not before it has all that the one before has.
+	SwitchProjection(ctx context.Context, in *SwitchProjectionRequest, opts ...grpc.CallOption) (*SwitchProjectionResponse, error)
+	// Removes a build, with its tables. It takes a few seconds, so that nobody reads or writes it any more. Should it be
+	// interrupted, it is to be asked for again.
+	DropBuild(ctx context.Context, in *DropBuildRequest, opts ...grpc.CallOption) (*DropBuildResponse, error)
 	// The keys whose events can't be applied, in the order of projections and keys.
 	ListParkedKeys(ctx context.Context, in *ListParkedKeysRequest, opts ...grpc.CallOption) (*ListParkedKeysResponse, error)
 	// Folds a parked key anew from its first event, by the code that runs now, and goes on with it. Answers once that is done.
@@ -95,6 +108,45 @@ func (c *projectionServiceClient) ResumeProjection(ctx context.Context, in *Resu
 	return out, nil
 }
 
+func (c *projectionServiceClient) RebuildProjection(ctx context.Context, in *RebuildProjectionRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[RebuildProjectionResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ProjectionService_ServiceDesc.Streams[0], ProjectionService_RebuildProjection_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[RebuildProjectionRequest, RebuildProjectionResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectionService_RebuildProjectionClient = grpc.ServerStreamingClient[RebuildProjectionResponse]
+
+func (c *projectionServiceClient) SwitchProjection(ctx context.Context, in *SwitchProjectionRequest, opts ...grpc.CallOption) (*SwitchProjectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(SwitchProjectionResponse)
+	err := c.cc.Invoke(ctx, ProjectionService_SwitchProjection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *projectionServiceClient) DropBuild(ctx context.Context, in *DropBuildRequest, opts ...grpc.CallOption) (*DropBuildResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DropBuildResponse)
+	err := c.cc.Invoke(ctx, ProjectionService_DropBuild_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *projectionServiceClient) ListParkedKeys(ctx context.Context, in *ListParkedKeysRequest, opts ...grpc.CallOption) (*ListParkedKeysResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListParkedKeysResponse)
@@ -128,6 +180,16 @@ type ProjectionServiceServer interface {
 	// answer with what there is, and those with a later consistency_token that they wait for PROJECTION_LAG.
 	PauseProjection(context.Context, *PauseProjectionRequest) (*PauseProjectionResponse, error)
 	ResumeProjection(context.Context, *ResumeProjectionRequest) (*ResumeProjectionResponse, error)
+	// Makes another build of a projection from the first event on, beside the one that queries are answered from, and sends
+	// readers there once it holds what the log does and a sample of it agrees with the log. It tells how far it is about twice a
+	// second. The build goes on when nobody listens any more; asked again, this goes on with the one that was begun.
+	// The build before is kept up to date, until it is dropped.
+	RebuildProjection(*RebuildProjectionRequest, grpc.ServerStreamingServer[RebuildProjectionResponse]) error
+	// Sends readers to another build that is kept, in one transaction, and not before it has all that the one before has.
+	SwitchProjection(context.Context, *SwitchProjectionRequest) (*SwitchProjectionResponse, error)
+	// Removes a build, with its tables. It takes a few seconds, so that nobody reads or writes it any more. Should it be
+	// interrupted, it is to be asked for again.
+	DropBuild(context.Context, *DropBuildRequest) (*DropBuildResponse, error)
 	// The keys whose events can't be applied, in the order of projections and keys.
 	ListParkedKeys(context.Context, *ListParkedKeysRequest) (*ListParkedKeysResponse, error)
 	// Folds a parked key anew from its first event, by the code that runs now, and goes on with it. Answers once that is done.
@@ -154,6 +216,15 @@ func (UnimplementedProjectionServiceServer) PauseProjection(context.Context, *Pa
 }
 func (UnimplementedProjectionServiceServer) ResumeProjection(context.Context, *ResumeProjectionRequest) (*ResumeProjectionResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ResumeProjection not implemented")
+}
+func (UnimplementedProjectionServiceServer) RebuildProjection(*RebuildProjectionRequest, grpc.ServerStreamingServer[RebuildProjectionResponse]) error {
+	return status.Error(codes.Unimplemented, "method RebuildProjection not implemented")
+}
+func (UnimplementedProjectionServiceServer) SwitchProjection(context.Context, *SwitchProjectionRequest) (*SwitchProjectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SwitchProjection not implemented")
+}
+func (UnimplementedProjectionServiceServer) DropBuild(context.Context, *DropBuildRequest) (*DropBuildResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DropBuild not implemented")
 }
 func (UnimplementedProjectionServiceServer) ListParkedKeys(context.Context, *ListParkedKeysRequest) (*ListParkedKeysResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListParkedKeys not implemented")
@@ -254,6 +325,53 @@ func _ProjectionService_ResumeProjection_Handler(srv interface{}, ctx context.Co
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ProjectionService_RebuildProjection_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(RebuildProjectionRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ProjectionServiceServer).RebuildProjection(m, &grpc.GenericServerStream[RebuildProjectionRequest, RebuildProjectionResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ProjectionService_RebuildProjectionServer = grpc.ServerStreamingServer[RebuildProjectionResponse]
+
+func _ProjectionService_SwitchProjection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(SwitchProjectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectionServiceServer).SwitchProjection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectionService_SwitchProjection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectionServiceServer).SwitchProjection(ctx, req.(*SwitchProjectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ProjectionService_DropBuild_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DropBuildRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ProjectionServiceServer).DropBuild(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ProjectionService_DropBuild_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ProjectionServiceServer).DropBuild(ctx, req.(*DropBuildRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ProjectionService_ListParkedKeys_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListParkedKeysRequest)
 	if err := dec(in); err != nil {
@@ -314,6 +432,14 @@ var ProjectionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ProjectionService_ResumeProjection_Handler,
 		},
 		{
+			MethodName: "SwitchProjection",
+			Handler:    _ProjectionService_SwitchProjection_Handler,
+		},
+		{
+			MethodName: "DropBuild",
+			Handler:    _ProjectionService_DropBuild_Handler,
+		},
+		{
 			MethodName: "ListParkedKeys",
 			Handler:    _ProjectionService_ListParkedKeys_Handler,
 		},
@@ -322,6 +448,12 @@ var ProjectionService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _ProjectionService_UnparkKey_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "RebuildProjection",
+			Handler:       _ProjectionService_RebuildProjection_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "purser/projection/v1/projection_service.proto",
 }

@@ -37,6 +37,7 @@ const (
 	ErrorReason_ERROR_REASON_REPORT_NOT_FOUND       ErrorReason = 13
 	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND      ErrorReason = 14
 	ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND   ErrorReason = 17
+	ErrorReason_ERROR_REASON_BUILD_NOT_FOUND        ErrorReason = 18
 	ErrorReason_ERROR_REASON_PRODUCT_EXISTS         ErrorReason = 20
 	ErrorReason_ERROR_REASON_ORDER_EXISTS           ErrorReason = 21
 	ErrorReason_ERROR_REASON_PRODUCT_DISCONTINUED   ErrorReason = 30
@@ -51,6 +52,10 @@ const (
 	ErrorReason_ERROR_REASON_RESERVATION_COMMITTED  ErrorReason = 39
 	ErrorReason_ERROR_REASON_PROJECTION_PAUSED      ErrorReason = 45
 	ErrorReason_ERROR_REASON_KEY_STILL_POISONED     ErrorReason = 46
+	ErrorReason_ERROR_REASON_BUILD_KEPT             ErrorReason = 47
+	ErrorReason_ERROR_REASON_BUILD_IN_USE           ErrorReason = 48
+	ErrorReason_ERROR_REASON_BUILD_NOT_FILLED       ErrorReason = 49
+	ErrorReason_ERROR_REASON_BUILD_DIFFERS          ErrorReason = 44
 	ErrorReason_ERROR_REASON_ETAG_MISMATCH          ErrorReason = 40
 	ErrorReason_ERROR_REASON_CONTENTION             ErrorReason = 41
 	ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE ErrorReason = 50
@@ -78,6 +83,7 @@ var (
 		13: "ERROR_REASON_REPORT_NOT_FOUND",
 		14: "ERROR_REASON_SERVICE_NOT_FOUND",
 		17: "ERROR_REASON_PROJECTION_NOT_FOUND",
+		18: "ERROR_REASON_BUILD_NOT_FOUND",
 		20: "ERROR_REASON_PRODUCT_EXISTS",
 		21: "ERROR_REASON_ORDER_EXISTS",
 		30: "ERROR_REASON_PRODUCT_DISCONTINUED",
@@ -92,6 +98,10 @@ var (
 		39: "ERROR_REASON_RESERVATION_COMMITTED",
 		45: "ERROR_REASON_PROJECTION_PAUSED",
 		46: "ERROR_REASON_KEY_STILL_POISONED",
+		47: "ERROR_REASON_BUILD_KEPT",
+		48: "ERROR_REASON_BUILD_IN_USE",
+		49: "ERROR_REASON_BUILD_NOT_FILLED",
+		44: "ERROR_REASON_BUILD_DIFFERS",
 		40: "ERROR_REASON_ETAG_MISMATCH",
 		41: "ERROR_REASON_CONTENTION",
 		50: "ERROR_REASON_DEPENDENCY_UNAVAILABLE",
@@ -116,6 +126,7 @@ var (
 		"ERROR_REASON_REPORT_NOT_FOUND":       13,
 		"ERROR_REASON_SERVICE_NOT_FOUND":      14,
 		"ERROR_REASON_PROJECTION_NOT_FOUND":   17,
+		"ERROR_REASON_BUILD_NOT_FOUND":        18,
 		"ERROR_REASON_PRODUCT_EXISTS":         20,
 		"ERROR_REASON_ORDER_EXISTS":           21,
 		"ERROR_REASON_PRODUCT_DISCONTINUED":   30,
@@ -130,6 +141,10 @@ var (
 		"ERROR_REASON_RESERVATION_COMMITTED":  39,
 		"ERROR_REASON_PROJECTION_PAUSED":      45,
 		"ERROR_REASON_KEY_STILL_POISONED":     46,
+		"ERROR_REASON_BUILD_KEPT":             47,
+		"ERROR_REASON_BUILD_IN_USE":           48,
+		"ERROR_REASON_BUILD_NOT_FILLED":       49,
+		"ERROR_REASON_BUILD_DIFFERS":          44,
 		"ERROR_REASON_ETAG_MISMATCH":          40,
 		"ERROR_REASON_CONTENTION":             41,
 		"ERROR_REASON_DEPENDENCY_UNAVAILABLE": 50,
@@ -175,7 +190,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xd01\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xa19\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -198,7 +213,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x1a\x8e\x01\x8a\xb5\x18\x89\x01\n" +
 	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\x8a\x01\n" +
 	"!ERROR_REASON_PROJECTION_NOT_FOUND\x10\x11\x1ac\x8a\xb5\x18_\n" +
-	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\x8f\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\x8b\x01\n" +
+	"\x1cERROR_REASON_BUILD_NOT_FOUND\x10\x12\x1ai\x8a\xb5\x18e\n" +
+	"\tNOT_FOUND\x10\x01\x1a(the projection has no build of that name\",List the projections: each names its builds.\x12\x8f\x01\n" +
 	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x1an\x8a\xb5\x18j\n" +
 	"\x0eALREADY_EXISTS\x10\x01\x1a-another request has made a product of this id\"'Use that product, or choose another id.\x12\xb8\x01\n" +
 	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
@@ -226,7 +243,15 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_PROJECTION_PAUSED\x10-\x1ak\x8a\xb5\x18g\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1a<the projection is paused, so nobody may change what it keeps\"\x10Resume it first.\x12\xda\x01\n" +
 	"\x1fERROR_REASON_KEY_STILL_POISONED\x10.\x1a\xb4\x01\x8a\xb5\x18\xaf\x01\n" +
-	"\x13FAILED_PRECONDITION\x10\x01\x1aWthe events of the key still can't be applied; it stays parked, and the message says why\"=Run a version that can apply them, then unpark the key again.\x12\xc5\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aWthe events of the key still can't be applied; it stays parked, and the message says why\"=Run a version that can apply them, then unpark the key again.\x12\xbc\x01\n" +
+	"\x17ERROR_REASON_BUILD_KEPT\x10/\x1a\x9e\x01\x8a\xb5\x18\x99\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aOanother build of the projection is kept beside the one that readers are sent to\"/Drop the one that is not wanted any more first.\x12\xb9\x01\n" +
+	"\x19ERROR_REASON_BUILD_IN_USE\x100\x1a\x99\x01\x8a\xb5\x18\x94\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aAreaders are sent to the build, or processes of its version run it\"8Switch to another build, or stop those processes, first.\x12\xbc\x01\n" +
+	"\x1dERROR_REASON_BUILD_NOT_FILLED\x101\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a1the build does not hold all that the log does yet\"GWait until it is filled: rebuild the projection, which goes on with it.\x12\x86\x02\n" +
+	"\x1aERROR_REASON_BUILD_DIFFERS\x10,\x1a\xe5\x01\x8a\xb5\x18\xe0\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aethe new build does not hold what the log adds up to, or has parked keys; readers stay where they were\"`Look at its parked keys and at the differences in the log of the projector, then drop the build.\x12\xc5\x01\n" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10(\x1a\xa4\x01\x8a\xb5\x18\x9f\x01\n" +
 	"\aABORTED\x10\x04\x1aAsomebody has changed it since the etag was read; nothing was done\"ORead it again, and where the command is still wanted send it with the new etag.\x12t\n" +
 	"\x17ERROR_REASON_CONTENTION\x10)\x1aW\x8a\xb5\x18S\n" +
