@@ -68,6 +68,7 @@ type Consumer struct {
 	feed       *feed
 	member     uuid.UUID
 	changed    chan struct{}
+	notify     *notifier
 	rounds     chan struct{} // wakes the loop that extends leases
 	finishing  chan struct{} // wakes the one that finishes builds
 	logger     *slog.Logger
@@ -88,6 +89,7 @@ func New(pool *pgxpool.Pool, log Log, name string, categories []string, models [
 		logger: logger.With("consumer", name), metrics: m,
 		runners: map[string]*runner{}, shares: map[string]int{},
 	}
+	c.notify = newNotifier(pool, c.logger)
 	m.watch(c)
 	return c
 }
@@ -162,6 +164,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	begin := func(f func(context.Context) error) { g.Go(func() error { return f(ctx) }) }
 	begin(c.feed.run)
+	begin(c.notify.run)
 	begin(func(ctx context.Context) error {
 		return c.repeat(ctx, "leases", c.rounds, func(ctx context.Context) error { return c.round(ctx, begin) })
 	})

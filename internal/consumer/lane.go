@@ -520,6 +520,9 @@ func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position)
 			return 0, fmt.Errorf("apply up to position %d: %w", b.end, err)
 		}
 		l.r.c.metrics.committed(l.r.label(), b)
+		if !b.filling {
+			l.r.c.notify.changed(l.r.model.rows(), b.keys()...)
+		}
 	}
 	l.r.c.tell()
 	if newer == nil {

@@ -115,6 +115,7 @@ func (l *lane) unpark(ctx context.Context, w wish) error {
 		delete(l.parked, w.Key)
 		l.showParked()
 		l.r.c.tell()
+		l.r.c.notify.changed(l.r.model.rows(), w.Key)
 		l.logger().Info("a key is unparked", "key", w.Key)
 		return nil
 	}
