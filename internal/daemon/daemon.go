@@ -45,6 +45,8 @@ type Service struct {
 	Ready func(ctx context.Context) error
 	// Run are background loops, each until ctx ends. One that returns an error before that stops the process.
 	Run []func(ctx context.Context) error
+	// Drain is called when a stop begins, and ends the calls that would not finish by themselves; nil: there are none.
+	Drain func()
 	// Close is called after everything has stopped.
 	Close func()
 }
@@ -168,6 +170,9 @@ func (r *running) drain() {
 		return
 	}
 	r.health.Shutdown()
+	if r.Drain != nil {
+		r.Drain()
+	}
 	hard := time.AfterFunc(drainTimeout, r.GRPC.Stop)
 	defer hard.Stop()
 	r.GRPC.GracefulStop()

@@ -1,8 +1,8 @@
 // Package rpc makes gRPC servers and clients that behave alike in every service.
 //
-// A server gives every call a deadline, knows who asks ([origin.Origin]), refuses messages that break the rules stated in the
-// .proto files or hold U+0000 anywhere, counts and times calls, and turns whatever a handler returns into a status with exactly one
-// google.rpc.ErrorInfo. A client passes on the origin, tries again what is UNAVAILABLE, leaves a service that keeps failing
+// A server gives every call a deadline, except to a stream, which goes on for as long as its client wants. It knows who asks
+// ([origin.Origin]), refuses messages that break the rules stated in the .proto files or hold U+0000 anywhere, counts and
+// times calls, and turns whatever a handler returns into a status with exactly one google.rpc.ErrorInfo. A client passes on the origin, tries again what is UNAVAILABLE, leaves a service that keeps failing
 // alone for a while, and turns statuses back into faults. The mapping both ways is in status.go, and nowhere else.
 package rpc
 
@@ -30,9 +30,9 @@ const (
 	// too large gets an error that says so.
 	maxMessage   = 1 << 20
 	maxTransport = 16 << 20
-	// defaultDeadline is given to a call that has none.
+	// defaultDeadline is given to a call that has none, unless it is a stream.
 	defaultDeadline = 10 * time.Second
-	// slowCall is how long a call may take without being logged.
+	// slowCall is how long a call may take without being logged, unless it is a stream.
 	slowCall = time.Second
 	// streamWorkers is how many calls at once find a goroutine whose stack has grown before; the others make one.
 	streamWorkers = 64
@@ -72,7 +72,7 @@ func (i *interceptor) observeUnary(ctx context.Context, req any, info *grpc.Unar
 	ctx, cancel := withDeadline(withOrigin(ctx))
 	defer cancel()
 	var resp any
-	err = i.observe(ctx, info.FullMethod, func() (err error) {
+	err = i.observe(ctx, info.FullMethod, false, func() (err error) {
 		resp, err = handler(ctx, req)
 		return err
 	})
@@ -81,10 +81,10 @@ func (i *interceptor) observeUnary(ctx context.Context, req any, info *grpc.Unar
 
 func (i *interceptor) observeStream(srv any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
 	s := &contextStream{ServerStream: stream, ctx: withOrigin(stream.Context())}
-	return i.observe(s.ctx, info.FullMethod, func() error { return handler(srv, s) })
+	return i.observe(s.ctx, info.FullMethod, true, func() error { return handler(srv, s) })
 }
 
-func (i *interceptor) observe(ctx context.Context, method string, call func() error) error {
+func (i *interceptor) observe(ctx context.Context, method string, streams bool, call func() error) error {
 	start := time.Now()
 	cause := recovered(call)
 	took := time.Since(start)
@@ -95,23 +95,22 @@ func (i *interceptor) observe(ctx context.Context, method string, call func() er
 		err, code, reason = s.Err(), s.Code(), reasonOf(s)
 	}
 	i.metrics.server(method, code, reason, took)
-	i.logCall(ctx, method, code, took, cause)
+	i.logCall(ctx, method, code, took, streams, cause)
 	return err
 }
 
 // logCall writes one line for a call that failed by our fault or was slow. Requests are never logged: they hold
 // personal data.
-func (i *interceptor) logCall(ctx context.Context, method string, code codes.Code, took time.Duration, cause error) {
+func (i *interceptor) logCall(ctx context.Context, method string, code codes.Code, took time.Duration, streams bool, cause error) {
 	level, message := slog.LevelDebug, "call"
-	switch code {
-	case codes.Internal, codes.Unknown, codes.DataLoss:
+	switch {
+	case code == codes.Internal, code == codes.Unknown, code == codes.DataLoss:
 		level, message = slog.LevelError, "call failed"
-	case codes.Unavailable, codes.DeadlineExceeded:
+	case streams: // ends in no other way than by its deadline, or because the server stops
+	case code == codes.Unavailable, code == codes.DeadlineExceeded:
 		level, message = slog.LevelWarn, "call failed"
-	default:
-		if took > slowCall {
-			level, message = slog.LevelInfo, "slow call"
-		}
+	case took > slowCall:
+		level, message = slog.LevelInfo, "slow call"
 	}
 	if !i.log.Enabled(ctx, level) {
 		return
