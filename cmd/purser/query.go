@@ -42,5 +42,5 @@ func (p *process) query(f serviceFlags) (daemon.Service, error) {
 	grpc, http := f.ports.on(f.listen)
 	return query.New(query.Config{
 		GRPCAddr: grpc, HTTPAddr: http, PostgresURL: f.postgresURL, StatementTimeout: statementTimeout,
-	}, log, s, p.log, p.rpc)
+	}, log, s, p.log, query.Metrics{RPC: p.rpc, Registry: p.reg})
 }

@@ -23,7 +23,7 @@ const (
 	Exists                       // the id is taken by something else
 	Precondition                 // not in this state
 	Aborted                      // somebody was faster; read again and retry
-	Exhausted                    // too large
+	Exhausted                    // too large, or too many
 	Unavailable                  // later
 	DeadlineExceeded             // the caller's time is up; the outcome may be unknown
 	Cancelled                    // the caller went away

@@ -1,6 +1,6 @@
 // Package query answers reads from the read models.
 //
-// It changes nothing and keeps nothing: any number of replicas may run. A read that comes with a consistency token waits,
+// It changes nothing and keeps nothing, but which orders are being watched by whom: any number of replicas may run. A read that comes with a consistency token waits,
 // as long as its deadline allows, until the read models it answers from have applied everything up to that token.
 //
 // An order as it was is folded from the event log, which nothing else here needs: while the event store is away, only that
@@ -13,6 +13,8 @@ import (
 	"log/slog"
 	"strings"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
@@ -31,19 +33,28 @@ type Config struct {
 	StatementTimeout time.Duration
 }
 
+// Metrics are what the service measures and counts with others in its process.
+type Metrics struct {
+	RPC      *rpc.Metrics
+	Registry prometheus.Registerer
+}
+
 // New returns the service, which is ready while Postgres answers and has live builds of all that this one reads. It fails only
 // for a bad URL; a Postgres that is down is waited for.
-func New(cfg Config, log consumer.History, s *secret.Secret, logger *slog.Logger, m *rpc.Metrics) (daemon.Service, error) {
+func New(cfg Config, log consumer.History, s *secret.Secret, logger *slog.Logger, m Metrics) (daemon.Service, error) {
 	pool, err := postgres.Open(cfg.PostgresURL, "query", cfg.StatementTimeout)
 	if err != nil {
 		return daemon.Service{}, err
 	}
-	g := rpc.NewServer("query", logger, m)
 	models := readmodel.NewQueries(pool, s)
-	queryv1.RegisterQueryServiceServer(g, &server{models: models, past: readmodel.NewPastOrders(log)})
+	watches := readmodel.NewOrderWatches(models, logger, m.Registry)
+	g := rpc.NewServer("query", logger, m.RPC)
+	queryv1.RegisterQueryServiceServer(g, &server{models: models, past: readmodel.NewPastOrders(log), watches: watches})
 	return daemon.Service{
 		Name: "query", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
 		Ready: func(ctx context.Context) error { return ready(ctx, models) },
+		Run:   []func(context.Context) error{watches.Run},
+		Drain: watches.Stop,
 		Close: pool.Close,
 	}, nil
 }
@@ -61,6 +72,7 @@ func ready(ctx context.Context, models *readmodel.Queries) error {
 
 type server struct {
 	queryv1.UnimplementedQueryServiceServer
-	models *readmodel.Queries
-	past   *readmodel.PastOrders
+	models  *readmodel.Queries
+	past    *readmodel.PastOrders
+	watches *readmodel.OrderWatches
 }

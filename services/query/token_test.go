@@ -26,6 +26,9 @@ func reads() map[string]func(ctx context.Context, s *server, token string) error
 			_, err := s.GetOrder(ctx, &queryv1.GetOrderRequest{Order: number, ConsistencyToken: token})
 			return err
 		},
+		"WatchOrder": func(ctx context.Context, s *server, token string) error {
+			return s.WatchOrder(&queryv1.WatchOrderRequest{OrderId: "7", ConsistencyToken: token}, silentStream{ctx: ctx})
+		},
 		"ListOrders": func(ctx context.Context, s *server, token string) error {
 			_, err := s.ListOrders(ctx, &queryv1.ListOrdersRequest{ConsistencyToken: token})
 			return err
@@ -60,6 +63,14 @@ func reads() map[string]func(ctx context.Context, s *server, token string) error
 		},
 	}
 }
+
+// silentStream is one on which nothing is sent.
+type silentStream struct {
+	queryv1.QueryService_WatchOrderServer
+	ctx context.Context
+}
+
+func (s silentStream) Context() context.Context { return s.ctx }
 
 // Every read refuses a token that no command's reply gave.
 func TestMalformedToken(t *testing.T) {

@@ -493,6 +493,103 @@ func (x *OrderLine) GetUnitPrice() *v1.Money {
 	return nil
 }
 
+type WatchOrderRequest struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	OrderId string                 `protobuf:"bytes,1,opt,name=order_id,json=orderId,proto3" json:"order_id,omitempty"`
+	// From the reply to a command: what comes reflects at least what that command did.
+	ConsistencyToken string `protobuf:"bytes,2,opt,name=consistency_token,json=consistencyToken,proto3" json:"consistency_token,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *WatchOrderRequest) Reset() {
+	*x = WatchOrderRequest{}
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchOrderRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchOrderRequest) ProtoMessage() {}
+
+func (x *WatchOrderRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchOrderRequest.ProtoReflect.Descriptor instead.
+func (*WatchOrderRequest) Descriptor() ([]byte, []int) {
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchOrderRequest) GetOrderId() string {
+	if x != nil {
+		return x.OrderId
+	}
+	return ""
+}
+
+func (x *WatchOrderRequest) GetConsistencyToken() string {
+	if x != nil {
+		return x.ConsistencyToken
+	}
+	return ""
+}
+
+type WatchOrderResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Order         *Order                 `protobuf:"bytes,1,opt,name=order,proto3" json:"order,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchOrderResponse) Reset() {
+	*x = WatchOrderResponse{}
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchOrderResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchOrderResponse) ProtoMessage() {}
+
+func (x *WatchOrderResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchOrderResponse.ProtoReflect.Descriptor instead.
+func (*WatchOrderResponse) Descriptor() ([]byte, []int) {
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchOrderResponse) GetOrder() *Order {
+	if x != nil {
+		return x.Order
+	}
+	return nil
+}
+
 type ListOrdersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// 0: 50. More than 1000 is taken as 1000.
@@ -514,7 +611,7 @@ type ListOrdersRequest struct {
 
 func (x *ListOrdersRequest) Reset() {
 	*x = ListOrdersRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[4]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -526,7 +623,7 @@ func (x *ListOrdersRequest) String() string {
 func (*ListOrdersRequest) ProtoMessage() {}
 
 func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[4]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -539,7 +636,7 @@ func (x *ListOrdersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersRequest.ProtoReflect.Descriptor instead.
 func (*ListOrdersRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{4}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListOrdersRequest) GetPageSize() int32 {
@@ -588,7 +685,7 @@ type ListOrdersResponse struct {
 
 func (x *ListOrdersResponse) Reset() {
 	*x = ListOrdersResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[5]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -600,7 +697,7 @@ func (x *ListOrdersResponse) String() string {
 func (*ListOrdersResponse) ProtoMessage() {}
 
 func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[5]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -613,7 +710,7 @@ func (x *ListOrdersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListOrdersResponse.ProtoReflect.Descriptor instead.
 func (*ListOrdersResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{5}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListOrdersResponse) GetOrders() []*OrderSummary {
@@ -652,7 +749,7 @@ type OrderSummary struct {
 
 func (x *OrderSummary) Reset() {
 	*x = OrderSummary{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[6]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +761,7 @@ func (x *OrderSummary) String() string {
 func (*OrderSummary) ProtoMessage() {}
 
 func (x *OrderSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[6]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +774,7 @@ func (x *OrderSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OrderSummary.ProtoReflect.Descriptor instead.
 func (*OrderSummary) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{6}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OrderSummary) GetOrderId() string {
@@ -775,7 +872,7 @@ type GetOrderTimelineRequest struct {
 
 func (x *GetOrderTimelineRequest) Reset() {
 	*x = GetOrderTimelineRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[7]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -787,7 +884,7 @@ func (x *GetOrderTimelineRequest) String() string {
 func (*GetOrderTimelineRequest) ProtoMessage() {}
 
 func (x *GetOrderTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[7]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -800,7 +897,7 @@ func (x *GetOrderTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderTimelineRequest.ProtoReflect.Descriptor instead.
 func (*GetOrderTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{7}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *GetOrderTimelineRequest) GetOrderId() string {
@@ -826,7 +923,7 @@ type GetOrderTimelineResponse struct {
 
 func (x *GetOrderTimelineResponse) Reset() {
 	*x = GetOrderTimelineResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[8]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -838,7 +935,7 @@ func (x *GetOrderTimelineResponse) String() string {
 func (*GetOrderTimelineResponse) ProtoMessage() {}
 
 func (x *GetOrderTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[8]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -851,7 +948,7 @@ func (x *GetOrderTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOrderTimelineResponse.ProtoReflect.Descriptor instead.
 func (*GetOrderTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{8}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetOrderTimelineResponse) GetEntries() []*TimelineEntry {
@@ -882,7 +979,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[9]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -894,7 +991,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[9]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -907,7 +1004,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{9}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *TimelineEntry) GetTime() *timestamppb.Timestamp {
@@ -984,7 +1081,7 @@ type GetProductRequest struct {
 
 func (x *GetProductRequest) Reset() {
 	*x = GetProductRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[10]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -996,7 +1093,7 @@ func (x *GetProductRequest) String() string {
 func (*GetProductRequest) ProtoMessage() {}
 
 func (x *GetProductRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[10]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1009,7 +1106,7 @@ func (x *GetProductRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProductRequest.ProtoReflect.Descriptor instead.
 func (*GetProductRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{10}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *GetProductRequest) GetProductId() string {
@@ -1035,7 +1132,7 @@ type GetProductResponse struct {
 
 func (x *GetProductResponse) Reset() {
 	*x = GetProductResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[11]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1144,7 @@ func (x *GetProductResponse) String() string {
 func (*GetProductResponse) ProtoMessage() {}
 
 func (x *GetProductResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[11]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1157,7 @@ func (x *GetProductResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetProductResponse.ProtoReflect.Descriptor instead.
 func (*GetProductResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{11}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *GetProductResponse) GetProduct() *Product {
@@ -1086,7 +1183,7 @@ type Product struct {
 
 func (x *Product) Reset() {
 	*x = Product{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[12]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1098,7 +1195,7 @@ func (x *Product) String() string {
 func (*Product) ProtoMessage() {}
 
 func (x *Product) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[12]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1111,7 +1208,7 @@ func (x *Product) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Product.ProtoReflect.Descriptor instead.
 func (*Product) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{12}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Product) GetProductId() string {
@@ -1192,7 +1289,7 @@ type ListProductsRequest struct {
 
 func (x *ListProductsRequest) Reset() {
 	*x = ListProductsRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[13]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1204,7 +1301,7 @@ func (x *ListProductsRequest) String() string {
 func (*ListProductsRequest) ProtoMessage() {}
 
 func (x *ListProductsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[13]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1217,7 +1314,7 @@ func (x *ListProductsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProductsRequest.ProtoReflect.Descriptor instead.
 func (*ListProductsRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{13}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListProductsRequest) GetPageSize() int32 {
@@ -1273,7 +1370,7 @@ type ListProductsResponse struct {
 
 func (x *ListProductsResponse) Reset() {
 	*x = ListProductsResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[14]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1285,7 +1382,7 @@ func (x *ListProductsResponse) String() string {
 func (*ListProductsResponse) ProtoMessage() {}
 
 func (x *ListProductsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[14]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1298,7 +1395,7 @@ func (x *ListProductsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListProductsResponse.ProtoReflect.Descriptor instead.
 func (*ListProductsResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{14}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ListProductsResponse) GetProducts() []*Product {
@@ -1326,7 +1423,7 @@ type GetStockLevelRequest struct {
 
 func (x *GetStockLevelRequest) Reset() {
 	*x = GetStockLevelRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[15]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1338,7 +1435,7 @@ func (x *GetStockLevelRequest) String() string {
 func (*GetStockLevelRequest) ProtoMessage() {}
 
 func (x *GetStockLevelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[15]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1351,7 +1448,7 @@ func (x *GetStockLevelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStockLevelRequest.ProtoReflect.Descriptor instead.
 func (*GetStockLevelRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{15}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *GetStockLevelRequest) GetProductId() string {
@@ -1381,7 +1478,7 @@ type GetStockLevelResponse struct {
 
 func (x *GetStockLevelResponse) Reset() {
 	*x = GetStockLevelResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[16]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1393,7 +1490,7 @@ func (x *GetStockLevelResponse) String() string {
 func (*GetStockLevelResponse) ProtoMessage() {}
 
 func (x *GetStockLevelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[16]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1406,7 +1503,7 @@ func (x *GetStockLevelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetStockLevelResponse.ProtoReflect.Descriptor instead.
 func (*GetStockLevelResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{16}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *GetStockLevelResponse) GetProductId() string {
@@ -1455,7 +1552,7 @@ type ListStockLevelsRequest struct {
 
 func (x *ListStockLevelsRequest) Reset() {
 	*x = ListStockLevelsRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1467,7 +1564,7 @@ func (x *ListStockLevelsRequest) String() string {
 func (*ListStockLevelsRequest) ProtoMessage() {}
 
 func (x *ListStockLevelsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[17]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1480,7 +1577,7 @@ func (x *ListStockLevelsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStockLevelsRequest.ProtoReflect.Descriptor instead.
 func (*ListStockLevelsRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{17}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ListStockLevelsRequest) GetPageSize() int32 {
@@ -1529,7 +1626,7 @@ type ListStockLevelsResponse struct {
 
 func (x *ListStockLevelsResponse) Reset() {
 	*x = ListStockLevelsResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1541,7 +1638,7 @@ func (x *ListStockLevelsResponse) String() string {
 func (*ListStockLevelsResponse) ProtoMessage() {}
 
 func (x *ListStockLevelsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[18]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1554,7 +1651,7 @@ func (x *ListStockLevelsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListStockLevelsResponse.ProtoReflect.Descriptor instead.
 func (*ListStockLevelsResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{18}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ListStockLevelsResponse) GetStockLevels() []*StockLevel {
@@ -1584,7 +1681,7 @@ type StockLevel struct {
 
 func (x *StockLevel) Reset() {
 	*x = StockLevel{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1596,7 +1693,7 @@ func (x *StockLevel) String() string {
 func (*StockLevel) ProtoMessage() {}
 
 func (x *StockLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[19]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1609,7 +1706,7 @@ func (x *StockLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StockLevel.ProtoReflect.Descriptor instead.
 func (*StockLevel) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{19}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *StockLevel) GetProductId() string {
@@ -1651,7 +1748,7 @@ type GetPaymentRequest struct {
 
 func (x *GetPaymentRequest) Reset() {
 	*x = GetPaymentRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1663,7 +1760,7 @@ func (x *GetPaymentRequest) String() string {
 func (*GetPaymentRequest) ProtoMessage() {}
 
 func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[20]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1676,7 +1773,7 @@ func (x *GetPaymentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentRequest.ProtoReflect.Descriptor instead.
 func (*GetPaymentRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{20}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *GetPaymentRequest) GetOrderId() string {
@@ -1702,7 +1799,7 @@ type GetPaymentResponse struct {
 
 func (x *GetPaymentResponse) Reset() {
 	*x = GetPaymentResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1811,7 @@ func (x *GetPaymentResponse) String() string {
 func (*GetPaymentResponse) ProtoMessage() {}
 
 func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[21]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1824,7 @@ func (x *GetPaymentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPaymentResponse.ProtoReflect.Descriptor instead.
 func (*GetPaymentResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{21}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *GetPaymentResponse) GetPayment() *Payment {
@@ -1757,7 +1854,7 @@ type Payment struct {
 
 func (x *Payment) Reset() {
 	*x = Payment{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1769,7 +1866,7 @@ func (x *Payment) String() string {
 func (*Payment) ProtoMessage() {}
 
 func (x *Payment) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[22]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1782,7 +1879,7 @@ func (x *Payment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payment.ProtoReflect.Descriptor instead.
 func (*Payment) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{22}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Payment) GetOrderId() string {
@@ -1863,7 +1960,7 @@ type ListReportsRequest struct {
 
 func (x *ListReportsRequest) Reset() {
 	*x = ListReportsRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +1972,7 @@ func (x *ListReportsRequest) String() string {
 func (*ListReportsRequest) ProtoMessage() {}
 
 func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[23]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +1985,7 @@ func (x *ListReportsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsRequest.ProtoReflect.Descriptor instead.
 func (*ListReportsRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{23}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{25}
 }
 
 type ListReportsResponse struct {
@@ -1900,7 +1997,7 @@ type ListReportsResponse struct {
 
 func (x *ListReportsResponse) Reset() {
 	*x = ListReportsResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1912,7 +2009,7 @@ func (x *ListReportsResponse) String() string {
 func (*ListReportsResponse) ProtoMessage() {}
 
 func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[24]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1925,7 +2022,7 @@ func (x *ListReportsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListReportsResponse.ProtoReflect.Descriptor instead.
 func (*ListReportsResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{24}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ListReportsResponse) GetReports() []*Report {
@@ -1945,7 +2042,7 @@ type Report struct {
 
 func (x *Report) Reset() {
 	*x = Report{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1957,7 +2054,7 @@ func (x *Report) String() string {
 func (*Report) ProtoMessage() {}
 
 func (x *Report) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[25]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1970,7 +2067,7 @@ func (x *Report) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Report.ProtoReflect.Descriptor instead.
 func (*Report) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{25}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Report) GetName() string {
@@ -1997,7 +2094,7 @@ type Column struct {
 
 func (x *Column) Reset() {
 	*x = Column{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2009,7 +2106,7 @@ func (x *Column) String() string {
 func (*Column) ProtoMessage() {}
 
 func (x *Column) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[26]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2022,7 +2119,7 @@ func (x *Column) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Column.ProtoReflect.Descriptor instead.
 func (*Column) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{26}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Column) GetName() string {
@@ -2057,7 +2154,7 @@ type RunReportRequest struct {
 
 func (x *RunReportRequest) Reset() {
 	*x = RunReportRequest{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2166,7 @@ func (x *RunReportRequest) String() string {
 func (*RunReportRequest) ProtoMessage() {}
 
 func (x *RunReportRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[27]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2179,7 @@ func (x *RunReportRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReportRequest.ProtoReflect.Descriptor instead.
 func (*RunReportRequest) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{27}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *RunReportRequest) GetReport() string {
@@ -2132,7 +2229,7 @@ type RunReportResponse struct {
 
 func (x *RunReportResponse) Reset() {
 	*x = RunReportResponse{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[28]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2144,7 +2241,7 @@ func (x *RunReportResponse) String() string {
 func (*RunReportResponse) ProtoMessage() {}
 
 func (x *RunReportResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[28]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2157,7 +2254,7 @@ func (x *RunReportResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunReportResponse.ProtoReflect.Descriptor instead.
 func (*RunReportResponse) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{28}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *RunReportResponse) GetColumns() []*Column {
@@ -2191,7 +2288,7 @@ type Row struct {
 
 func (x *Row) Reset() {
 	*x = Row{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[29]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2203,7 +2300,7 @@ func (x *Row) String() string {
 func (*Row) ProtoMessage() {}
 
 func (x *Row) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[29]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2216,7 +2313,7 @@ func (x *Row) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Row.ProtoReflect.Descriptor instead.
 func (*Row) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{29}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *Row) GetCells() []*Cell {
@@ -2241,7 +2338,7 @@ type Cell struct {
 
 func (x *Cell) Reset() {
 	*x = Cell{}
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[30]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2350,7 @@ func (x *Cell) String() string {
 func (*Cell) ProtoMessage() {}
 
 func (x *Cell) ProtoReflect() protoreflect.Message {
-	mi := &file_purser_query_v1_query_service_proto_msgTypes[30]
+	mi := &file_purser_query_v1_query_service_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2363,7 @@ func (x *Cell) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cell.ProtoReflect.Descriptor instead.
 func (*Cell) Descriptor() ([]byte, []int) {
-	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{30}
+	return file_purser_query_v1_query_service_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Cell) GetValue() isCell_Value {
@@ -2382,7 +2479,12 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1a\n" +
 	"\bquantity\x18\x03 \x01(\x03R\bquantity\x124\n" +
 	"\n" +
-	"unit_price\x18\x04 \x01(\v2\x15.purser.type.v1.MoneyR\tunitPrice\"\xe0\x01\n" +
+	"unit_price\x18\x04 \x01(\v2\x15.purser.type.v1.MoneyR\tunitPrice\"\x8f\x01\n" +
+	"\x11WatchOrderRequest\x12C\n" +
+	"\border_id\x18\x01 \x01(\tB(\xbaH%r#2!^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$R\aorderId\x125\n" +
+	"\x11consistency_token\x18\x02 \x01(\tB\b\xbaH\x05r\x03\x18\xc8\x01R\x10consistencyToken\"B\n" +
+	"\x12WatchOrderResponse\x12,\n" +
+	"\x05order\x18\x01 \x01(\v2\x16.purser.query.v1.OrderR\x05order\"\xe0\x01\n" +
 	"\x11ListOrdersRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +
 	"\n" +
@@ -2536,9 +2638,11 @@ const file_purser_query_v1_query_service_proto_rawDesc = "" +
 	"\x12COLUMN_TYPE_STRING\x10\x01\x12\x15\n" +
 	"\x11COLUMN_TYPE_INT64\x10\x02\x12\x14\n" +
 	"\x10COLUMN_TYPE_DATE\x10\x03\x12\x15\n" +
-	"\x11COLUMN_TYPE_MONEY\x10\x042\x9e\a\n" +
+	"\x11COLUMN_TYPE_MONEY\x10\x042\xf7\a\n" +
 	"\fQueryService\x12O\n" +
-	"\bGetOrder\x12 .purser.query.v1.GetOrderRequest\x1a!.purser.query.v1.GetOrderResponse\x12U\n" +
+	"\bGetOrder\x12 .purser.query.v1.GetOrderRequest\x1a!.purser.query.v1.GetOrderResponse\x12W\n" +
+	"\n" +
+	"WatchOrder\x12\".purser.query.v1.WatchOrderRequest\x1a#.purser.query.v1.WatchOrderResponse0\x01\x12U\n" +
 	"\n" +
 	"ListOrders\x12\".purser.query.v1.ListOrdersRequest\x1a#.purser.query.v1.ListOrdersResponse\x12g\n" +
 	"\x10GetOrderTimeline\x12(.purser.query.v1.GetOrderTimelineRequest\x1a).purser.query.v1.GetOrderTimelineResponse\x12U\n" +
@@ -2565,117 +2669,122 @@ func file_purser_query_v1_query_service_proto_rawDescGZIP() []byte {
 }
 
 var file_purser_query_v1_query_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_purser_query_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_purser_query_v1_query_service_proto_msgTypes = make([]protoimpl.MessageInfo, 33)
 var file_purser_query_v1_query_service_proto_goTypes = []any{
 	(ColumnType)(0),                  // 0: purser.query.v1.ColumnType
 	(*GetOrderRequest)(nil),          // 1: purser.query.v1.GetOrderRequest
 	(*GetOrderResponse)(nil),         // 2: purser.query.v1.GetOrderResponse
 	(*Order)(nil),                    // 3: purser.query.v1.Order
 	(*OrderLine)(nil),                // 4: purser.query.v1.OrderLine
-	(*ListOrdersRequest)(nil),        // 5: purser.query.v1.ListOrdersRequest
-	(*ListOrdersResponse)(nil),       // 6: purser.query.v1.ListOrdersResponse
-	(*OrderSummary)(nil),             // 7: purser.query.v1.OrderSummary
-	(*GetOrderTimelineRequest)(nil),  // 8: purser.query.v1.GetOrderTimelineRequest
-	(*GetOrderTimelineResponse)(nil), // 9: purser.query.v1.GetOrderTimelineResponse
-	(*TimelineEntry)(nil),            // 10: purser.query.v1.TimelineEntry
-	(*GetProductRequest)(nil),        // 11: purser.query.v1.GetProductRequest
-	(*GetProductResponse)(nil),       // 12: purser.query.v1.GetProductResponse
-	(*Product)(nil),                  // 13: purser.query.v1.Product
-	(*ListProductsRequest)(nil),      // 14: purser.query.v1.ListProductsRequest
-	(*ListProductsResponse)(nil),     // 15: purser.query.v1.ListProductsResponse
-	(*GetStockLevelRequest)(nil),     // 16: purser.query.v1.GetStockLevelRequest
-	(*GetStockLevelResponse)(nil),    // 17: purser.query.v1.GetStockLevelResponse
-	(*ListStockLevelsRequest)(nil),   // 18: purser.query.v1.ListStockLevelsRequest
-	(*ListStockLevelsResponse)(nil),  // 19: purser.query.v1.ListStockLevelsResponse
-	(*StockLevel)(nil),               // 20: purser.query.v1.StockLevel
-	(*GetPaymentRequest)(nil),        // 21: purser.query.v1.GetPaymentRequest
-	(*GetPaymentResponse)(nil),       // 22: purser.query.v1.GetPaymentResponse
-	(*Payment)(nil),                  // 23: purser.query.v1.Payment
-	(*ListReportsRequest)(nil),       // 24: purser.query.v1.ListReportsRequest
-	(*ListReportsResponse)(nil),      // 25: purser.query.v1.ListReportsResponse
-	(*Report)(nil),                   // 26: purser.query.v1.Report
-	(*Column)(nil),                   // 27: purser.query.v1.Column
-	(*RunReportRequest)(nil),         // 28: purser.query.v1.RunReportRequest
-	(*RunReportResponse)(nil),        // 29: purser.query.v1.RunReportResponse
-	(*Row)(nil),                      // 30: purser.query.v1.Row
-	(*Cell)(nil),                     // 31: purser.query.v1.Cell
-	(*timestamppb.Timestamp)(nil),    // 32: google.protobuf.Timestamp
-	(v1.OrderState)(0),               // 33: purser.type.v1.OrderState
-	(v1.PaymentState)(0),             // 34: purser.type.v1.PaymentState
-	(v1.FulfillmentState)(0),         // 35: purser.type.v1.FulfillmentState
-	(v1.Priority)(0),                 // 36: purser.type.v1.Priority
-	(*v1.Money)(nil),                 // 37: purser.type.v1.Money
-	(*v1.Address)(nil),               // 38: purser.type.v1.Address
-	(v1.RejectReason)(0),             // 39: purser.type.v1.RejectReason
+	(*WatchOrderRequest)(nil),        // 5: purser.query.v1.WatchOrderRequest
+	(*WatchOrderResponse)(nil),       // 6: purser.query.v1.WatchOrderResponse
+	(*ListOrdersRequest)(nil),        // 7: purser.query.v1.ListOrdersRequest
+	(*ListOrdersResponse)(nil),       // 8: purser.query.v1.ListOrdersResponse
+	(*OrderSummary)(nil),             // 9: purser.query.v1.OrderSummary
+	(*GetOrderTimelineRequest)(nil),  // 10: purser.query.v1.GetOrderTimelineRequest
+	(*GetOrderTimelineResponse)(nil), // 11: purser.query.v1.GetOrderTimelineResponse
+	(*TimelineEntry)(nil),            // 12: purser.query.v1.TimelineEntry
+	(*GetProductRequest)(nil),        // 13: purser.query.v1.GetProductRequest
+	(*GetProductResponse)(nil),       // 14: purser.query.v1.GetProductResponse
+	(*Product)(nil),                  // 15: purser.query.v1.Product
+	(*ListProductsRequest)(nil),      // 16: purser.query.v1.ListProductsRequest
+	(*ListProductsResponse)(nil),     // 17: purser.query.v1.ListProductsResponse
+	(*GetStockLevelRequest)(nil),     // 18: purser.query.v1.GetStockLevelRequest
+	(*GetStockLevelResponse)(nil),    // 19: purser.query.v1.GetStockLevelResponse
+	(*ListStockLevelsRequest)(nil),   // 20: purser.query.v1.ListStockLevelsRequest
+	(*ListStockLevelsResponse)(nil),  // 21: purser.query.v1.ListStockLevelsResponse
+	(*StockLevel)(nil),               // 22: purser.query.v1.StockLevel
+	(*GetPaymentRequest)(nil),        // 23: purser.query.v1.GetPaymentRequest
+	(*GetPaymentResponse)(nil),       // 24: purser.query.v1.GetPaymentResponse
+	(*Payment)(nil),                  // 25: purser.query.v1.Payment
+	(*ListReportsRequest)(nil),       // 26: purser.query.v1.ListReportsRequest
+	(*ListReportsResponse)(nil),      // 27: purser.query.v1.ListReportsResponse
+	(*Report)(nil),                   // 28: purser.query.v1.Report
+	(*Column)(nil),                   // 29: purser.query.v1.Column
+	(*RunReportRequest)(nil),         // 30: purser.query.v1.RunReportRequest
+	(*RunReportResponse)(nil),        // 31: purser.query.v1.RunReportResponse
+	(*Row)(nil),                      // 32: purser.query.v1.Row
+	(*Cell)(nil),                     // 33: purser.query.v1.Cell
+	(*timestamppb.Timestamp)(nil),    // 34: google.protobuf.Timestamp
+	(v1.OrderState)(0),               // 35: purser.type.v1.OrderState
+	(v1.PaymentState)(0),             // 36: purser.type.v1.PaymentState
+	(v1.FulfillmentState)(0),         // 37: purser.type.v1.FulfillmentState
+	(v1.Priority)(0),                 // 38: purser.type.v1.Priority
+	(*v1.Money)(nil),                 // 39: purser.type.v1.Money
+	(*v1.Address)(nil),               // 40: purser.type.v1.Address
+	(v1.RejectReason)(0),             // 41: purser.type.v1.RejectReason
 }
 var file_purser_query_v1_query_service_proto_depIdxs = []int32{
-	32, // 0: purser.query.v1.GetOrderRequest.as_of:type_name -> google.protobuf.Timestamp
+	34, // 0: purser.query.v1.GetOrderRequest.as_of:type_name -> google.protobuf.Timestamp
 	3,  // 1: purser.query.v1.GetOrderResponse.order:type_name -> purser.query.v1.Order
-	33, // 2: purser.query.v1.Order.state:type_name -> purser.type.v1.OrderState
-	34, // 3: purser.query.v1.Order.payment_state:type_name -> purser.type.v1.PaymentState
-	35, // 4: purser.query.v1.Order.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
-	36, // 5: purser.query.v1.Order.priority:type_name -> purser.type.v1.Priority
+	35, // 2: purser.query.v1.Order.state:type_name -> purser.type.v1.OrderState
+	36, // 3: purser.query.v1.Order.payment_state:type_name -> purser.type.v1.PaymentState
+	37, // 4: purser.query.v1.Order.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
+	38, // 5: purser.query.v1.Order.priority:type_name -> purser.type.v1.Priority
 	4,  // 6: purser.query.v1.Order.lines:type_name -> purser.query.v1.OrderLine
-	37, // 7: purser.query.v1.Order.total:type_name -> purser.type.v1.Money
-	38, // 8: purser.query.v1.Order.delivery_address:type_name -> purser.type.v1.Address
-	39, // 9: purser.query.v1.Order.reject_reason:type_name -> purser.type.v1.RejectReason
-	32, // 10: purser.query.v1.Order.create_time:type_name -> google.protobuf.Timestamp
-	32, // 11: purser.query.v1.Order.update_time:type_name -> google.protobuf.Timestamp
-	37, // 12: purser.query.v1.OrderLine.unit_price:type_name -> purser.type.v1.Money
-	7,  // 13: purser.query.v1.ListOrdersResponse.orders:type_name -> purser.query.v1.OrderSummary
-	33, // 14: purser.query.v1.OrderSummary.state:type_name -> purser.type.v1.OrderState
-	34, // 15: purser.query.v1.OrderSummary.payment_state:type_name -> purser.type.v1.PaymentState
-	36, // 16: purser.query.v1.OrderSummary.priority:type_name -> purser.type.v1.Priority
-	37, // 17: purser.query.v1.OrderSummary.total:type_name -> purser.type.v1.Money
-	39, // 18: purser.query.v1.OrderSummary.reject_reason:type_name -> purser.type.v1.RejectReason
-	32, // 19: purser.query.v1.OrderSummary.create_time:type_name -> google.protobuf.Timestamp
-	32, // 20: purser.query.v1.OrderSummary.update_time:type_name -> google.protobuf.Timestamp
-	35, // 21: purser.query.v1.OrderSummary.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
-	10, // 22: purser.query.v1.GetOrderTimelineResponse.entries:type_name -> purser.query.v1.TimelineEntry
-	32, // 23: purser.query.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
-	13, // 24: purser.query.v1.GetProductResponse.product:type_name -> purser.query.v1.Product
-	37, // 25: purser.query.v1.Product.price:type_name -> purser.type.v1.Money
-	32, // 26: purser.query.v1.Product.create_time:type_name -> google.protobuf.Timestamp
-	32, // 27: purser.query.v1.Product.update_time:type_name -> google.protobuf.Timestamp
-	13, // 28: purser.query.v1.ListProductsResponse.products:type_name -> purser.query.v1.Product
-	20, // 29: purser.query.v1.ListStockLevelsResponse.stock_levels:type_name -> purser.query.v1.StockLevel
-	23, // 30: purser.query.v1.GetPaymentResponse.payment:type_name -> purser.query.v1.Payment
-	34, // 31: purser.query.v1.Payment.state:type_name -> purser.type.v1.PaymentState
-	37, // 32: purser.query.v1.Payment.amount:type_name -> purser.type.v1.Money
-	32, // 33: purser.query.v1.Payment.create_time:type_name -> google.protobuf.Timestamp
-	32, // 34: purser.query.v1.Payment.update_time:type_name -> google.protobuf.Timestamp
-	26, // 35: purser.query.v1.ListReportsResponse.reports:type_name -> purser.query.v1.Report
-	27, // 36: purser.query.v1.Report.columns:type_name -> purser.query.v1.Column
-	0,  // 37: purser.query.v1.Column.type:type_name -> purser.query.v1.ColumnType
-	27, // 38: purser.query.v1.RunReportResponse.columns:type_name -> purser.query.v1.Column
-	30, // 39: purser.query.v1.RunReportResponse.rows:type_name -> purser.query.v1.Row
-	31, // 40: purser.query.v1.Row.cells:type_name -> purser.query.v1.Cell
-	37, // 41: purser.query.v1.Cell.money:type_name -> purser.type.v1.Money
-	1,  // 42: purser.query.v1.QueryService.GetOrder:input_type -> purser.query.v1.GetOrderRequest
-	5,  // 43: purser.query.v1.QueryService.ListOrders:input_type -> purser.query.v1.ListOrdersRequest
-	8,  // 44: purser.query.v1.QueryService.GetOrderTimeline:input_type -> purser.query.v1.GetOrderTimelineRequest
-	11, // 45: purser.query.v1.QueryService.GetProduct:input_type -> purser.query.v1.GetProductRequest
-	14, // 46: purser.query.v1.QueryService.ListProducts:input_type -> purser.query.v1.ListProductsRequest
-	16, // 47: purser.query.v1.QueryService.GetStockLevel:input_type -> purser.query.v1.GetStockLevelRequest
-	18, // 48: purser.query.v1.QueryService.ListStockLevels:input_type -> purser.query.v1.ListStockLevelsRequest
-	21, // 49: purser.query.v1.QueryService.GetPayment:input_type -> purser.query.v1.GetPaymentRequest
-	24, // 50: purser.query.v1.QueryService.ListReports:input_type -> purser.query.v1.ListReportsRequest
-	28, // 51: purser.query.v1.QueryService.RunReport:input_type -> purser.query.v1.RunReportRequest
-	2,  // 52: purser.query.v1.QueryService.GetOrder:output_type -> purser.query.v1.GetOrderResponse
-	6,  // 53: purser.query.v1.QueryService.ListOrders:output_type -> purser.query.v1.ListOrdersResponse
-	9,  // 54: purser.query.v1.QueryService.GetOrderTimeline:output_type -> purser.query.v1.GetOrderTimelineResponse
-	12, // 55: purser.query.v1.QueryService.GetProduct:output_type -> purser.query.v1.GetProductResponse
-	15, // 56: purser.query.v1.QueryService.ListProducts:output_type -> purser.query.v1.ListProductsResponse
-	17, // 57: purser.query.v1.QueryService.GetStockLevel:output_type -> purser.query.v1.GetStockLevelResponse
-	19, // 58: purser.query.v1.QueryService.ListStockLevels:output_type -> purser.query.v1.ListStockLevelsResponse
-	22, // 59: purser.query.v1.QueryService.GetPayment:output_type -> purser.query.v1.GetPaymentResponse
-	25, // 60: purser.query.v1.QueryService.ListReports:output_type -> purser.query.v1.ListReportsResponse
-	29, // 61: purser.query.v1.QueryService.RunReport:output_type -> purser.query.v1.RunReportResponse
-	52, // [52:62] is the sub-list for method output_type
-	42, // [42:52] is the sub-list for method input_type
-	42, // [42:42] is the sub-list for extension type_name
-	42, // [42:42] is the sub-list for extension extendee
-	0,  // [0:42] is the sub-list for field type_name
+	39, // 7: purser.query.v1.Order.total:type_name -> purser.type.v1.Money
+	40, // 8: purser.query.v1.Order.delivery_address:type_name -> purser.type.v1.Address
+	41, // 9: purser.query.v1.Order.reject_reason:type_name -> purser.type.v1.RejectReason
+	34, // 10: purser.query.v1.Order.create_time:type_name -> google.protobuf.Timestamp
+	34, // 11: purser.query.v1.Order.update_time:type_name -> google.protobuf.Timestamp
+	39, // 12: purser.query.v1.OrderLine.unit_price:type_name -> purser.type.v1.Money
+	3,  // 13: purser.query.v1.WatchOrderResponse.order:type_name -> purser.query.v1.Order
+	9,  // 14: purser.query.v1.ListOrdersResponse.orders:type_name -> purser.query.v1.OrderSummary
+	35, // 15: purser.query.v1.OrderSummary.state:type_name -> purser.type.v1.OrderState
+	36, // 16: purser.query.v1.OrderSummary.payment_state:type_name -> purser.type.v1.PaymentState
+	38, // 17: purser.query.v1.OrderSummary.priority:type_name -> purser.type.v1.Priority
+	39, // 18: purser.query.v1.OrderSummary.total:type_name -> purser.type.v1.Money
+	41, // 19: purser.query.v1.OrderSummary.reject_reason:type_name -> purser.type.v1.RejectReason
+	34, // 20: purser.query.v1.OrderSummary.create_time:type_name -> google.protobuf.Timestamp
+	34, // 21: purser.query.v1.OrderSummary.update_time:type_name -> google.protobuf.Timestamp
+	37, // 22: purser.query.v1.OrderSummary.fulfillment_state:type_name -> purser.type.v1.FulfillmentState
+	12, // 23: purser.query.v1.GetOrderTimelineResponse.entries:type_name -> purser.query.v1.TimelineEntry
+	34, // 24: purser.query.v1.TimelineEntry.time:type_name -> google.protobuf.Timestamp
+	15, // 25: purser.query.v1.GetProductResponse.product:type_name -> purser.query.v1.Product
+	39, // 26: purser.query.v1.Product.price:type_name -> purser.type.v1.Money
+	34, // 27: purser.query.v1.Product.create_time:type_name -> google.protobuf.Timestamp
+	34, // 28: purser.query.v1.Product.update_time:type_name -> google.protobuf.Timestamp
+	15, // 29: purser.query.v1.ListProductsResponse.products:type_name -> purser.query.v1.Product
+	22, // 30: purser.query.v1.ListStockLevelsResponse.stock_levels:type_name -> purser.query.v1.StockLevel
+	25, // 31: purser.query.v1.GetPaymentResponse.payment:type_name -> purser.query.v1.Payment
+	36, // 32: purser.query.v1.Payment.state:type_name -> purser.type.v1.PaymentState
+	39, // 33: purser.query.v1.Payment.amount:type_name -> purser.type.v1.Money
+	34, // 34: purser.query.v1.Payment.create_time:type_name -> google.protobuf.Timestamp
+	34, // 35: purser.query.v1.Payment.update_time:type_name -> google.protobuf.Timestamp
+	28, // 36: purser.query.v1.ListReportsResponse.reports:type_name -> purser.query.v1.Report
+	29, // 37: purser.query.v1.Report.columns:type_name -> purser.query.v1.Column
+	0,  // 38: purser.query.v1.Column.type:type_name -> purser.query.v1.ColumnType
+	29, // 39: purser.query.v1.RunReportResponse.columns:type_name -> purser.query.v1.Column
+	32, // 40: purser.query.v1.RunReportResponse.rows:type_name -> purser.query.v1.Row
+	33, // 41: purser.query.v1.Row.cells:type_name -> purser.query.v1.Cell
+	39, // 42: purser.query.v1.Cell.money:type_name -> purser.type.v1.Money
+	1,  // 43: purser.query.v1.QueryService.GetOrder:input_type -> purser.query.v1.GetOrderRequest
+	5,  // 44: purser.query.v1.QueryService.WatchOrder:input_type -> purser.query.v1.WatchOrderRequest
+	7,  // 45: purser.query.v1.QueryService.ListOrders:input_type -> purser.query.v1.ListOrdersRequest
+	10, // 46: purser.query.v1.QueryService.GetOrderTimeline:input_type -> purser.query.v1.GetOrderTimelineRequest
+	13, // 47: purser.query.v1.QueryService.GetProduct:input_type -> purser.query.v1.GetProductRequest
+	16, // 48: purser.query.v1.QueryService.ListProducts:input_type -> purser.query.v1.ListProductsRequest
+	18, // 49: purser.query.v1.QueryService.GetStockLevel:input_type -> purser.query.v1.GetStockLevelRequest
+	20, // 50: purser.query.v1.QueryService.ListStockLevels:input_type -> purser.query.v1.ListStockLevelsRequest
+	23, // 51: purser.query.v1.QueryService.GetPayment:input_type -> purser.query.v1.GetPaymentRequest
+	26, // 52: purser.query.v1.QueryService.ListReports:input_type -> purser.query.v1.ListReportsRequest
+	30, // 53: purser.query.v1.QueryService.RunReport:input_type -> purser.query.v1.RunReportRequest
+	2,  // 54: purser.query.v1.QueryService.GetOrder:output_type -> purser.query.v1.GetOrderResponse
+	6,  // 55: purser.query.v1.QueryService.WatchOrder:output_type -> purser.query.v1.WatchOrderResponse
+	8,  // 56: purser.query.v1.QueryService.ListOrders:output_type -> purser.query.v1.ListOrdersResponse
+	11, // 57: purser.query.v1.QueryService.GetOrderTimeline:output_type -> purser.query.v1.GetOrderTimelineResponse
+	14, // 58: purser.query.v1.QueryService.GetProduct:output_type -> purser.query.v1.GetProductResponse
+	17, // 59: purser.query.v1.QueryService.ListProducts:output_type -> purser.query.v1.ListProductsResponse
+	19, // 60: purser.query.v1.QueryService.GetStockLevel:output_type -> purser.query.v1.GetStockLevelResponse
+	21, // 61: purser.query.v1.QueryService.ListStockLevels:output_type -> purser.query.v1.ListStockLevelsResponse
+	24, // 62: purser.query.v1.QueryService.GetPayment:output_type -> purser.query.v1.GetPaymentResponse
+	27, // 63: purser.query.v1.QueryService.ListReports:output_type -> purser.query.v1.ListReportsResponse
+	31, // 64: purser.query.v1.QueryService.RunReport:output_type -> purser.query.v1.RunReportResponse
+	54, // [54:65] is the sub-list for method output_type
+	43, // [43:54] is the sub-list for method input_type
+	43, // [43:43] is the sub-list for extension type_name
+	43, // [43:43] is the sub-list for extension extendee
+	0,  // [0:43] is the sub-list for field type_name
 }
 
 func init() { file_purser_query_v1_query_service_proto_init() }
@@ -2689,7 +2798,7 @@ func file_purser_query_v1_query_service_proto_init() {
 		(*GetOrderRequest_AsOf)(nil),
 		(*GetOrderRequest_AsOfRevision)(nil),
 	}
-	file_purser_query_v1_query_service_proto_msgTypes[30].OneofWrappers = []any{
+	file_purser_query_v1_query_service_proto_msgTypes[32].OneofWrappers = []any{
 		(*Cell_Text)(nil),
 		(*Cell_Number)(nil),
 		(*Cell_Date)(nil),
@@ -2701,7 +2810,7 @@ func file_purser_query_v1_query_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_purser_query_v1_query_service_proto_rawDesc), len(file_purser_query_v1_query_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   31,
+			NumMessages:   33,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -20,6 +20,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	QueryService_GetOrder_FullMethodName         = "/purser.query.v1.QueryService/GetOrder"
+	QueryService_WatchOrder_FullMethodName       = "/purser.query.v1.QueryService/WatchOrder"
 	QueryService_ListOrders_FullMethodName       = "/purser.query.v1.QueryService/ListOrders"
 	QueryService_GetOrderTimeline_FullMethodName = "/purser.query.v1.QueryService/GetOrderTimeline"
 	QueryService_GetProduct_FullMethodName       = "/purser.query.v1.QueryService/GetProduct"
@@ -39,6 +40,10 @@ const (
 // what the read models hold at that moment.
 type QueryServiceClient interface {
 	GetOrder(ctx context.Context, in *GetOrderRequest, opts ...grpc.CallOption) (*GetOrderResponse, error)
+	// The order as it is, and again whenever it has changed, until the client goes away or its deadline passes. What comes is
+	// always the newest state: never one that is older than what came before, nor the same again, but states in between may
+	// be left out. UNAVAILABLE when the server stops or the connection ends, which it does now and then: open it again.
+	WatchOrder(ctx context.Context, in *WatchOrderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOrderResponse], error)
 	// Newest first, unless order_by says otherwise.
 	ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error)
 	// Everything that happened to an order, its payment and its fulfilment, oldest first.
@@ -71,6 +76,25 @@ func (c *queryServiceClient) GetOrder(ctx context.Context, in *GetOrderRequest, 
 	}
 	return out, nil
 }
+
+func (c *queryServiceClient) WatchOrder(ctx context.Context, in *WatchOrderRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[WatchOrderResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &QueryService_ServiceDesc.Streams[0], QueryService_WatchOrder_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchOrderRequest, WatchOrderResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_WatchOrderClient = grpc.ServerStreamingClient[WatchOrderResponse]
 
 func (c *queryServiceClient) ListOrders(ctx context.Context, in *ListOrdersRequest, opts ...grpc.CallOption) (*ListOrdersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
@@ -170,6 +194,10 @@ func (c *queryServiceClient) RunReport(ctx context.Context, in *RunReportRequest
 // what the read models hold at that moment.
 type QueryServiceServer interface {
 	GetOrder(context.Context, *GetOrderRequest) (*GetOrderResponse, error)
+	// The order as it is, and again whenever it has changed, until the client goes away or its deadline passes. What comes is
+	// always the newest state: never one that is older than what came before, nor the same again, but states in between may
+	// be left out. UNAVAILABLE when the server stops or the connection ends, which it does now and then: open it again.
+	WatchOrder(*WatchOrderRequest, grpc.ServerStreamingServer[WatchOrderResponse]) error
 	// Newest first, unless order_by says otherwise.
 	ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error)
 	// Everything that happened to an order, its payment and its fulfilment, oldest first.
@@ -195,6 +223,9 @@ type UnimplementedQueryServiceServer struct{}
 
 func (UnimplementedQueryServiceServer) GetOrder(context.Context, *GetOrderRequest) (*GetOrderResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method GetOrder not implemented")
+}
+func (UnimplementedQueryServiceServer) WatchOrder(*WatchOrderRequest, grpc.ServerStreamingServer[WatchOrderResponse]) error {
+	return status.Error(codes.Unimplemented, "method WatchOrder not implemented")
 }
 func (UnimplementedQueryServiceServer) ListOrders(context.Context, *ListOrdersRequest) (*ListOrdersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListOrders not implemented")
@@ -261,6 +292,17 @@ func _QueryService_GetOrder_Handler(srv interface{}, ctx context.Context, dec fu
 	}
 	return interceptor(ctx, in, info, handler)
 }
+
+func _QueryService_WatchOrder_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(WatchOrderRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(QueryServiceServer).WatchOrder(m, &grpc.GenericServerStream[WatchOrderRequest, WatchOrderResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type QueryService_WatchOrderServer = grpc.ServerStreamingServer[WatchOrderResponse]
 
 func _QueryService_ListOrders_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListOrdersRequest)
@@ -472,6 +514,12 @@ var QueryService_ServiceDesc = grpc.ServiceDesc{
 			Handler:    _QueryService_RunReport_Handler,
 		},
 	},
-	Streams:  []grpc.StreamDesc{},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "WatchOrder",
+			Handler:       _QueryService_WatchOrder_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "purser/query/v1/query_service.proto",
 }

@@ -31,6 +31,7 @@ const (
 	ErrorReason_ERROR_REASON_REQUEST_ID_REUSED      ErrorReason = 2
 	ErrorReason_ERROR_REASON_CURRENCY_MISMATCH      ErrorReason = 3
 	ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE      ErrorReason = 4
+	ErrorReason_ERROR_REASON_TOO_MANY_WATCHES       ErrorReason = 5
 	ErrorReason_ERROR_REASON_PRODUCT_NOT_FOUND      ErrorReason = 10
 	ErrorReason_ERROR_REASON_ORDER_NOT_FOUND        ErrorReason = 11
 	ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND      ErrorReason = 12
@@ -62,6 +63,7 @@ const (
 	ErrorReason_ERROR_REASON_PROJECTION_LAG         ErrorReason = 51
 	ErrorReason_ERROR_REASON_ENTITY_PARKED          ErrorReason = 52
 	ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE    ErrorReason = 53
+	ErrorReason_ERROR_REASON_SERVER_STOPPING        ErrorReason = 54
 	ErrorReason_ERROR_REASON_PROJECTION_STOPPED     ErrorReason = 57
 	ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED      ErrorReason = 60
 	ErrorReason_ERROR_REASON_CANCELLED              ErrorReason = 61
@@ -77,6 +79,7 @@ var (
 		2:  "ERROR_REASON_REQUEST_ID_REUSED",
 		3:  "ERROR_REASON_CURRENCY_MISMATCH",
 		4:  "ERROR_REASON_MESSAGE_TOO_LARGE",
+		5:  "ERROR_REASON_TOO_MANY_WATCHES",
 		10: "ERROR_REASON_PRODUCT_NOT_FOUND",
 		11: "ERROR_REASON_ORDER_NOT_FOUND",
 		12: "ERROR_REASON_PAYMENT_NOT_FOUND",
@@ -108,6 +111,7 @@ var (
 		51: "ERROR_REASON_PROJECTION_LAG",
 		52: "ERROR_REASON_ENTITY_PARKED",
 		53: "ERROR_REASON_GATEWAY_UNAVAILABLE",
+		54: "ERROR_REASON_SERVER_STOPPING",
 		57: "ERROR_REASON_PROJECTION_STOPPED",
 		60: "ERROR_REASON_DEADLINE_EXCEEDED",
 		61: "ERROR_REASON_CANCELLED",
@@ -120,6 +124,7 @@ var (
 		"ERROR_REASON_REQUEST_ID_REUSED":      2,
 		"ERROR_REASON_CURRENCY_MISMATCH":      3,
 		"ERROR_REASON_MESSAGE_TOO_LARGE":      4,
+		"ERROR_REASON_TOO_MANY_WATCHES":       5,
 		"ERROR_REASON_PRODUCT_NOT_FOUND":      10,
 		"ERROR_REASON_ORDER_NOT_FOUND":        11,
 		"ERROR_REASON_PAYMENT_NOT_FOUND":      12,
@@ -151,6 +156,7 @@ var (
 		"ERROR_REASON_PROJECTION_LAG":         51,
 		"ERROR_REASON_ENTITY_PARKED":          52,
 		"ERROR_REASON_GATEWAY_UNAVAILABLE":    53,
+		"ERROR_REASON_SERVER_STOPPING":        54,
 		"ERROR_REASON_PROJECTION_STOPPED":     57,
 		"ERROR_REASON_DEADLINE_EXCEEDED":      60,
 		"ERROR_REASON_CANCELLED":              61,
@@ -190,7 +196,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xa19\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xc8<\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -200,7 +206,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_CURRENCY_MISMATCH\x10\x03\x1ax\x8a\xb5\x18t\n" +
 	"\x10INVALID_ARGUMENT\x10\x01\x1a;the lines of the order are priced in more than one currency\"!Place an order for each currency.\x12\x85\x01\n" +
 	"\x1eERROR_REASON_MESSAGE_TOO_LARGE\x10\x04\x1aa\x8a\xb5\x18]\n" +
-	"\x12RESOURCE_EXHAUSTED\x10\x01\x1a1the request, or what it would store, is too large\"\x12Send less at once.\x12\xcf\x01\n" +
+	"\x12RESOURCE_EXHAUSTED\x10\x01\x1a1the request, or what it would store, is too large\"\x12Send less at once.\x12\xde\x01\n" +
+	"\x1dERROR_REASON_TOO_MANY_WATCHES\x10\x05\x1a\xba\x01\x8a\xb5\x18\xb5\x01\n" +
+	"\x12RESOURCE_EXHAUSTED\x10\x02\x1a.this server has as many open watches as it can\"mEnd watches that you no longer need; where you have few, try another replica, or ask again and again instead.\x12\xcf\x01\n" +
 	"\x1eERROR_REASON_PRODUCT_NOT_FOUND\x10\n" +
 	"\x1a\xaa\x01\x8a\xb5\x18\xa5\x01\n" +
 	"\tNOT_FOUND\x10\x01\x1aEthere is no such product; a query may not have heard of a new one yet\"OCorrect the id, or read with the consistency_token of the command that made it.\x12\xcd\x01\n" +
@@ -263,7 +271,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1aERROR_REASON_ENTITY_PARKED\x104\x1a\xb0\x01\x8a\xb5\x18\xab\x01\n" +
 	"\vUNAVAILABLE\x10\x03\x1aFevents of this order or product could not be applied to the read model\"RTell an operator: until then the answer stays the same. Commands are not affected.\x12\xd4\x01\n" +
 	" ERROR_REASON_GATEWAY_UNAVAILABLE\x105\x1a\xad\x01\x8a\xb5\x18\xa8\x01\n" +
-	"\vUNAVAILABLE\x10\x03\x1aethe payment gateway was not reached at this attempt; an earlier one of the same request may have been\"0Send it again: the repeat finds out and goes on.\x12\xd9\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1aethe payment gateway was not reached at this attempt; an earlier one of the same request may have been\"0Send it again: the repeat finds out and goes on.\x12\xc3\x01\n" +
+	"\x1cERROR_REASON_SERVER_STOPPING\x106\x1a\xa0\x01\x8a\xb5\x18\x9b\x01\n" +
+	"\vUNAVAILABLE\x10\x03\x1a'the server stops, and so ends the watch\"aOpen the watch again: another replica, or the next process, goes on with the order as it is then.\x12\xd9\x01\n" +
 	"\x1fERROR_REASON_PROJECTION_STOPPED\x109\x1a\xb3\x01\x8a\xb5\x18\xae\x01\n" +
 	"\vUNAVAILABLE\x10\x03\x1aQno process that runs the projection has carried out the order within the deadline\"JLook why none runs; the order stands, and giving it again changes nothing.\x12\xca\x01\n" +
 	"\x1eERROR_REASON_DEADLINE_EXCEEDED\x10<\x1a\xa5\x01\x8a\xb5\x18\xa0\x01\n" +
