@@ -164,6 +164,7 @@ func TestReplayOfEveryFold(t *testing.T) {
 		"products":           {`"name":"Mug"`},
 		"stock_levels":       {`"on_hand":3`},
 		"payments":           {`"REQUESTED"`, `"AUTHORIZED"`},
+		"fulfillments":       {`"FULFIL"`, `"AUTHORIZE_PAYMENT"`, `"REQUESTED"`, `"CONFIRM_ORDER"`, `"to_do":[]`},
 		"order_timeline":     {"Order placed", "Stock reserved", "Payment requested", "Payment authorized", "Order confirmed"},
 		"fulfillment_states": {`"FULFIL"`, `"fact":2`, `"REQUESTED"`, `"AUTHORIZED"`, `"listed":[]`},
 		"todo":               {`"step":"RESERVE_STOCK"`, `"step":"AUTHORIZE_PAYMENT"`, `"step":"AUTHORIZE_PAYMENT"`, `"step":"CONFIRM_ORDER"`, "[]"},

@@ -38,7 +38,7 @@ func (p *process) saga(f serviceFlags) (daemon.Service, error) {
 	}
 	grpc, http := f.ports.on(f.listen)
 	return saga.New(saga.Config{
-		GRPCAddr: grpc, HTTPAddr: http, PostgresURL: f.postgresURL,
+		GRPCAddr: grpc, HTTPAddr: http, PostgresURL: f.postgresURL, StatementTimeout: statementTimeout,
 		WriteTarget: f.writeURL, InventoryTarget: f.inventoryURL, PaymentTarget: f.paymentURL,
 	}, log, s, p.log, saga.Metrics{RPC: p.rpc, Consumer: p.consumer, Registry: p.reg})
 }

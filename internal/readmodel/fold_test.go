@@ -280,6 +280,41 @@ func TestNeedsAttention(t *testing.T) {
 	}
 }
 
+func TestFulfillments(t *testing.T) {
+	want := Fulfillment{
+		CustomerID: "c-1", Goal: "FULFIL", FulfillmentState: "PENDING", Priority: "EXPEDITED",
+		ToDo: []ToDo{
+			{"RESERVE_STOCK", "cup", at(0)}, {"RESERVE_STOCK", "pen", at(0)},
+		},
+		WaitingSince: at(0), CreateTime: at(0), UpdateTime: at(0),
+	}
+	events := []proto.Message{placedOrder()}
+	then := func(m proto.Message) {
+		t.Helper()
+		events = append(events, m)
+		want.UpdateTime = at(len(events) - 1)
+		got := folded(&Fulfillments, events...)
+		equal(t, got.State.Method, "")
+		got.State = fulfillment.State{}
+		equal(t, got, want)
+	}
+	want.ToDo = want.ToDo[1:]
+	then(reserved("cup"))
+	want.NeedsAttention, want.Attention = true, "RESERVE_STOCK pen PRODUCT_NOT_FOUND"
+	want.ToDo, want.WaitingSince = []ToDo{}, notWaiting
+	then(&fulfillmentevent.StepRefused{Step: fulfillmentevent.Step_STEP_RESERVE_STOCK, ProductId: "pen", Reason: "PRODUCT_NOT_FOUND"})
+	want.Goal, want.NeedsAttention, want.Attention = "CANCEL", false, ""
+	want.ToDo = []ToDo{{"RELEASE_STOCK", "cup", at(3)}, {"RELEASE_STOCK", "pen", at(3)}}
+	want.WaitingSince = at(3)
+	then(&orderevent.OrderCancellationRequested{})
+	want.ToDo = want.ToDo[:1]
+	then(releasedLine("pen"))
+	want.FulfillmentState, want.ToDo, want.WaitingSince = "RELEASED", []ToDo{{"MARK_CANCELLED", "", at(5)}}, at(5)
+	then(releasedLine("cup"))
+	want.ToDo, want.WaitingSince = []ToDo{}, notWaiting
+	then(&orderevent.OrderCancelled{})
+}
+
 func TestSalesByDay(t *testing.T) {
 	// 23:30 on the 30th in New York is the 31st by UTC.
 	when := time.Date(2026, 1, 30, 23, 30, 0, 0, time.FixedZone("EST", -5*60*60))

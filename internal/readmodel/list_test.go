@@ -15,10 +15,12 @@ import (
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/fault"
 	catalogevent "github.com/purserhq/purser/proto/purser/catalog/event/v1"
 	fulfillmentevent "github.com/purserhq/purser/proto/purser/fulfillment/event/v1"
 	stockevent "github.com/purserhq/purser/proto/purser/inventory/event/v1"
 	orderevent "github.com/purserhq/purser/proto/purser/order/event/v1"
+	paymentevent "github.com/purserhq/purser/proto/purser/payment/event/v1"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
@@ -349,6 +351,63 @@ func TestListStockLevels(t *testing.T) {
 			if got := strings.Join(ids, " "); got != c.want {
 				t.Errorf("%+v: got %q, want %q", c.page, got, c.want)
 			}
+		}
+	}
+}
+
+// Operators find what needs a person, and what takes too long: what has nothing to wait for is never overdue.
+func TestListFulfillments(t *testing.T) {
+	w := newWorld(t)
+	refused := &fulfillmentevent.StepRefused{Step: fulfillmentevent.Step_STEP_RESERVE_STOCK, ProductId: "cup", Reason: "X"}
+	var token eventlog.Position
+	for i, then := range [][]proto.Message{
+		{},                            // waits since 0
+		{refused},                     // waits since 1, for its pen
+		{refused, refusedLine("pen")}, // waits since 2, to release its cup
+		{&orderevent.OrderRejected{}, releasedLine("cup"), releasedLine("pen")}, // is done
+		{&orderevent.OrderCancellationRequested{}},                              // waits since 4
+	} {
+		placed := placedOrder()
+		placed.Priority = typev1.Priority(1 + i%2)
+		events := history(fmt.Sprint(i), append([]proto.Message{placed}, then...)...)
+		for n := range events {
+			events[n].OccurredAt = at(i)
+		}
+		token = w.append(events...)
+	}
+	token = w.append(history("9", &paymentevent.PaymentVoided{})...) // not placed
+	for _, c := range []struct{ filter, orderBy, want string }{
+		{"", "", "43210"},
+		{"", "create_time", "01234"},
+		{"", "waiting_since", "01243"},
+		{"", "update_time desc", "43210"},
+		{fmt.Sprintf("waiting_since < %q", at(3).Format(time.RFC3339)), "waiting_since", "012"},
+		{fmt.Sprintf("waiting_since >= %q", at(3).Format(time.RFC3339)), "", "43"},
+		{"goal = FULFIL", "", "10"},
+		{"goal = REJECT", "", "32"},
+		{"goal = CANCEL OR needs_attention", "", "41"},
+		{"fulfillment_state = RELEASED", "", "3"},
+		{"priority = EXPEDITED", "", "31"},
+		{`customer_id = "c-1" AND NOT needs_attention`, "create_time", "0234"},
+		{fmt.Sprintf("update_time > %q", at(2).Format(time.RFC3339)), "", "43"},
+	} {
+		for _, size := range []int32{1, 2, 100} {
+			var got string
+			for _, f := range pages(t, w.ListFulfillments, Page{Filter: c.filter, OrderBy: c.orderBy, Size: size}, token, func() {}) {
+				got += f.OrderID
+			}
+			if got != c.want {
+				t.Errorf("%q by %q, %d a page: got %s, want %s", c.filter, c.orderBy, size, got, c.want)
+			}
+		}
+	}
+	f, err := w.GetFulfillment(t.Context(), "0", token)
+	if err != nil || len(f.ToDo) != 2 || !f.WaitingSince.Equal(at(0)) {
+		t.Errorf("got %+v, %v", f, err)
+	}
+	for _, id := range []string{"9", "nothing"} {
+		if _, err := w.GetFulfillment(t.Context(), id, token); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_ORDER_NOT_FOUND) {
+			t.Errorf("%s: %v", id, err)
 		}
 	}
 }

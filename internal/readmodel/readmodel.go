@@ -3,8 +3,8 @@
 //
 // Each read model is one file with its row, the pure function that folds events into the row, and the SQL that reads it,
 // so that who writes a column and who reads it can't drift apart. A report is one file too: what each row of a fold
-// contributes. [Models] is what the projector runs, [Queries] what the query service asks; both come from one
-// catalogue, where a new model or report is one line.
+// contributes. [Models] is what the projector runs, [Queries] what the query service asks, and the saga for
+// its operators; both come from one catalogue, where a new model or report is one line.
 //
 // Enumerations are stored by their short names: CONFIRMED for ORDER_STATE_CONFIRMED. A row may exist before the event
 // that opens its entity was seen, because facts of different streams arrive in any order; queries do not show it.
@@ -39,6 +39,7 @@ func newCatalogue() *catalogue {
 	addFold(c, &Products)
 	addFold(c, &StockLevels)
 	addFold(c, &Payments)
+	addFold(c, &Fulfillments)
 	addJournal(c, &OrderTimeline)
 	return c
 }

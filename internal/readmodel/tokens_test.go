@@ -53,7 +53,7 @@ func readings() []reading {
 				entries, err := q.GetOrderTimeline(ctx, "o-4", after)
 				return fmt.Sprint(len(entries)), err
 			}},
-		{"RunReport", &SalesByDay, "o-5", &orderevent.OrderCancelled{}, "5",
+		{"RunReport", &SalesByDay, "o-5", &orderevent.OrderCancelled{}, "7",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				_, lines, _, err := q.RunReport(ctx, "sales_by_day", Page{}, after)
 				if err != nil {
@@ -65,6 +65,16 @@ func readings() []reading {
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
 				p, err := q.GetPayment(ctx, "o-6", after)
 				return p.State, err
+			}},
+		{"GetFulfillment", &Fulfillments, "o-7", reserved("cup"), "1",
+			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
+				f, err := q.GetFulfillment(ctx, "o-7", after)
+				return fmt.Sprint(len(f.ToDo)), err
+			}},
+		{"ListFulfillments", &Fulfillments, "o-8", &orderevent.OrderCancellationRequested{}, "1",
+			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
+				all, _, err := q.ListFulfillments(ctx, Page{Filter: `goal = CANCEL AND customer_id = "customer of o-8"`}, after)
+				return fmt.Sprint(len(all)), err
 			}},
 		{"GetProduct", &Products, "p-1", &catalogevent.ProductRenamed{Name: "Mug"}, "Mug",
 			func(ctx context.Context, q *Queries, after eventlog.Position) (string, error) {
@@ -100,7 +110,7 @@ func readings() []reading {
 // existing is what has happened before: p-4 is not known yet.
 func existing() []consumer.Event {
 	var events []consumer.Event
-	for i := range 6 {
+	for i := range 8 {
 		id := fmt.Sprintf("o-%d", i+1)
 		placed := placedOrder()
 		placed.OrderNumber, placed.CustomerId = "number of "+id, "customer of "+id
@@ -175,7 +185,8 @@ func TestParkedKeys(t *testing.T) {
 	w.append(existing()...)
 	poisoned := map[string]string{
 		"GetOrder": "order", "GetOrderByNumber": "fulfillment", "GetOrderTimeline": "fulfillment", "GetPayment": "payment",
-		"GetProduct": "product", "GetStockLevel, its stock": "stock", "GetStockLevel, its product": "product",
+		"GetFulfillment": "order",
+		"GetProduct":     "product", "GetStockLevel, its stock": "stock", "GetStockLevel, its product": "product",
 	}
 	var token eventlog.Position
 	for _, r := range readings() {

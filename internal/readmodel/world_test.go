@@ -168,7 +168,7 @@ func (w *world) settled(token eventlog.Position, but string) {
 	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 20*time.Second)
 	defer cancel()
-	for _, model := range []consumer.Readable{&OrderSummaries, &OrderDetails, &OrderTimeline, &Products, &StockLevels, &Payments} {
+	for _, model := range []consumer.Readable{&OrderSummaries, &OrderDetails, &OrderTimeline, &Products, &StockLevels, &Payments, &Fulfillments} {
 		if w.table(model) == but {
 			continue
 		}

@@ -28,8 +28,10 @@ import (
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/postgres"
+	"github.com/purserhq/purser/internal/readmodel"
 	"github.com/purserhq/purser/internal/rpc"
 	"github.com/purserhq/purser/internal/secret"
+	fulfillmentv1 "github.com/purserhq/purser/proto/purser/fulfillment/v1"
 	inventoryv1 "github.com/purserhq/purser/proto/purser/inventory/v1"
 	orderv1 "github.com/purserhq/purser/proto/purser/order/v1"
 	paymentv1 "github.com/purserhq/purser/proto/purser/payment/v1"
@@ -40,6 +42,8 @@ type Config struct {
 	GRPCAddr, HTTPAddr                          string
 	WriteTarget, InventoryTarget, PaymentTarget string
 	PostgresURL                                 string
+	// StatementTimeout ends a query for an operator that takes longer; 0 leaves it to the server.
+	StatementTimeout time.Duration
 }
 
 // Metrics are what the service measures and counts with others in its process.
@@ -56,11 +60,17 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 	if err != nil {
 		return daemon.Service{}, err
 	}
+	reads, err := postgres.Open(cfg.PostgresURL, "saga-reads", cfg.StatementTimeout) // which don't hold up the work
+	if err != nil {
+		pool.Close()
+		return daemon.Service{}, err
+	}
 	var conns []*grpc.ClientConn
 	closeAll := func() {
 		for _, c := range conns {
 			c.Close()
 		}
+		reads.Close()
 		pool.Close()
 	}
 	for _, peer := range []struct{ target, service string }{
@@ -85,8 +95,10 @@ func New(cfg Config, log *eventlog.Log, s *secret.Secret, logger *slog.Logger, m
 		level:   func() []int { return c.Level(states.Name) }, changed: c.Changed(), clock: time.Now, log: logger, metrics: newMetrics(m.Registry),
 		lanes: newLanes(),
 	}
+	g := rpc.NewServer("saga", logger, m.RPC)
+	fulfillmentv1.RegisterFulfillmentServiceServer(g, &server{models: readmodel.NewQueries(reads, s)})
 	return daemon.Service{
-		Name: "saga", GRPC: rpc.NewServer("saga", logger, m.RPC), GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
+		Name: "saga", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
 		Ready: c.Ready,
 		Run:   []func(context.Context) error{c.Run, e.run},
 		Close: closeAll,
