@@ -150,7 +150,10 @@ func payloads(c change) []string {
 // returns when ctx ends or the connection is lost, and is then to be called again on another one. A notification may also
 // be lost alone, so one who has not heard of a row for long must look at it all the same.
 func (f *Fold[R]) Changes(ctx context.Context, conn *pgx.Conn, changed func(keys ...string)) error {
-	if _, err := conn.Exec(ctx, "LISTEN "+channel); err != nil {
+	listenCtx, cancel := context.WithTimeout(ctx, notifyTimeout)
+	_, err := conn.Exec(listenCtx, "LISTEN "+channel)
+	cancel()
+	if err != nil {
 		return fmt.Errorf("listen for changes of %s: %w", f.Name, err)
 	}
 	changed()

@@ -359,7 +359,6 @@ func TestListStockLevels(t *testing.T) {
 func TestListFulfillments(t *testing.T) {
 	w := newWorld(t)
 	refused := &fulfillmentevent.StepRefused{Step: fulfillmentevent.Step_STEP_RESERVE_STOCK, ProductId: "cup", Reason: "X"}
-	var token eventlog.Position
 	for i, then := range [][]proto.Message{
 		{},                            // waits since 0
 		{refused},                     // waits since 1, for its pen
@@ -373,9 +372,9 @@ func TestListFulfillments(t *testing.T) {
 		for n := range events {
 			events[n].OccurredAt = at(i)
 		}
-		token = w.append(events...)
+		w.append(events...)
 	}
-	token = w.append(history("9", &paymentevent.PaymentVoided{})...) // not placed
+	token := w.append(history("9", &paymentevent.PaymentVoided{})...) // not placed
 	for _, c := range []struct{ filter, orderBy, want string }{
 		{"", "", "43210"},
 		{"", "create_time", "01234"},

@@ -24,7 +24,8 @@ const (
 	lookPause  = 25 * time.Millisecond
 	sweepPause = time.Second
 	// sweepEvery is how late a change is seen at most of which nothing was heard.
-	sweepEvery  = 5 * time.Second
+	sweepEvery = 5 * time.Second
+	// lookTimeout bounds one statement, and the making of a connection, so that a Postgres that hangs is noticed.
 	lookTimeout = 10 * time.Second
 	// ordersPerLook bounds the rows of one statement.
 	ordersPerLook = 1000
@@ -176,7 +177,9 @@ func (w *OrderWatches) listen(ctx context.Context) {
 
 // hear listens as long as its connection lives. It tells when it has begun to.
 func (w *OrderWatches) hear(ctx context.Context, begun func()) error {
-	pooled, err := w.q.pool.Acquire(ctx)
+	connectCtx, cancel := context.WithTimeout(ctx, lookTimeout)
+	pooled, err := w.q.pool.Acquire(connectCtx)
+	cancel()
 	if err != nil {
 		return err
 	}

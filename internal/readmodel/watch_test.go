@@ -140,6 +140,7 @@ func TestAWatchShowsChanges(t *testing.T) {
 	if o, err := nextWithin(another, 200*time.Millisecond); err == nil {
 		t.Errorf("nothing has happened to order 8, and its watch shows %s", o.State)
 	}
+	w.shows(w.watch("7"), cancelled) // also to one who comes when nothing more happens
 }
 
 func nextWithin(watch *OrderWatch, d time.Duration) (OrderDetail, error) {
