@@ -67,7 +67,7 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// A service in a container is told all that its command takes, but for its ports and the level of its log, and nothing
+// A service in a container is told all that its command takes, but for its ports, the level of its log and which read models it runs, and nothing
 // else, which would be a warning at every start.
 func TestComposeSetsTheFlagsOfEachService(t *testing.T) {
 	for name, s := range composeServices(t) {
@@ -81,7 +81,7 @@ func TestComposeSetsTheFlagsOfEachService(t *testing.T) {
 		}
 		var want []string
 		take := func(f *pflag.Flag) {
-			if !slices.Contains([]string{"grpc-port", "http-port", "log-level"}, f.Name) {
+			if !slices.Contains([]string{"grpc-port", "http-port", "log-level", "models"}, f.Name) {
 				want = append(want, envName(f.Name))
 			}
 		}
