@@ -29,7 +29,8 @@ func benchCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  group,
 	}
-	cmd.AddCommand(benchAppendCommand(), benchReadCommand(), benchPlaceOrderCommand(), benchHotProductCommand())
+	cmd.AddCommand(benchAppendCommand(), benchReadCommand(), benchPlaceOrderCommand(), benchHotProductCommand(),
+		benchQueryCommand())
 	return cmd
 }
 

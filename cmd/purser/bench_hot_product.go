@@ -71,11 +71,12 @@ func benchHotProduct(ctx context.Context, b *benchRun, products int) ([]bench.Fi
 
 // stock starts the services that it takes, and has products of which there is plenty and products of which there are few.
 func (b *benchRun) stock(ctx context.Context, store string, lasting, scarce []string) (inventory *grpc.ClientConn, err error) {
-	write, err := b.startService(ctx, b.write, store)
+	f := serviceFlags{eventstoreURL: urlOf(store)}
+	write, err := b.startService(ctx, b.write, f)
 	if err != nil {
 		return nil, err
 	}
-	if inventory, err = b.startService(ctx, b.inventory, store); err != nil {
+	if inventory, err = b.startService(ctx, b.inventory, f); err != nil {
 		return nil, err
 	}
 	if err := bench.CreateProducts(ctx, write, slices.Concat(lasting, scarce)); err != nil {

@@ -31,7 +31,7 @@ func benchPlaceOrder(ctx context.Context, b *benchRun) ([]bench.Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	write, err := b.startService(ctx, b.write, store)
+	write, err := b.startService(ctx, b.write, serviceFlags{eventstoreURL: urlOf(store)})
 	if err != nil {
 		return nil, err
 	}

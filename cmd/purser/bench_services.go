@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -16,30 +17,43 @@ import (
 )
 
 // startService runs a service on a free port, and connects to it once it is ready. It stops before the connections and the
-// event store that it was built on.
-func (b *benchRun) startService(ctx context.Context, build func(serviceFlags) (daemon.Service, error), storeAddr string) (*grpc.ClientConn, error) {
-	secretFile := filepath.Join(b.dir, "secret")
-	if _, err := secret.LoadOrCreate(secretFile); err != nil {
+// stores that it was built on, and before the services that were started ahead of it.
+func (b *benchRun) startService(ctx context.Context, build func(serviceFlags) (daemon.Service, error), f serviceFlags) (*grpc.ClientConn, error) {
+	f.secretFile = filepath.Join(b.dir, "secret")
+	if _, err := secret.LoadOrCreate(f.secretFile); err != nil {
 		return nil, err
 	}
-	s, err := build(serviceFlags{eventstoreURL: urlOf(storeAddr), secretFile: secretFile})
+	s, err := build(f)
 	if err != nil {
 		return nil, err
+	}
+	if s.Close != nil {
+		b.closers = append(b.closers, s.Close)
 	}
 	lis, err := net.Listen("tcp", loopback+":0")
 	if err != nil {
 		return nil, fmt.Errorf("the %s service can't listen: %w", s.Name, err)
 	}
-	b.serve(func(context.Context) error {
+	serviceCtx, stop := context.WithCancel(context.WithoutCancel(ctx))
+	serve := func(context.Context) error {
 		if err := s.GRPC.Serve(lis); err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 			return fmt.Errorf("serve the %s service: %w", s.Name, err)
 		}
 		return nil
-	})
-	b.closers = append(b.closers, s.GRPC.GracefulStop)
-	for _, loop := range s.Run {
-		b.serve(loop)
 	}
+	var running sync.WaitGroup
+	for _, loop := range append(s.Run, serve) {
+		running.Add(1)
+		b.serve(func(context.Context) error {
+			defer running.Done()
+			return loop(serviceCtx)
+		})
+	}
+	b.closers = append(b.closers, func() {
+		s.GRPC.GracefulStop()
+		stop()
+		running.Wait()
+	})
 	for s.Ready(ctx) != nil {
 		select {
 		case <-ctx.Done():

@@ -2,12 +2,18 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc"
 
 	"github.com/purserhq/purser/internal/bench"
+	"github.com/purserhq/purser/internal/localpostgres"
+	"github.com/purserhq/purser/internal/postgres"
 )
 
 // benchStores are an embedded event store and one that stores nothing, in this process, and the connections to them.
@@ -68,4 +74,30 @@ func (b *benchRun) connect(ctx context.Context, addr string) (*esdb.Client, erro
 	}
 	b.closers = append(b.closers, func() { _ = c.Close() })
 	return c, nil
+}
+
+// startPostgres starts a private Postgres.
+func (b *benchRun) startPostgres(ctx context.Context) (*localpostgres.Server, error) {
+	if err := os.Chmod(b.dir, 0o711); err != nil { // the server may run as another user
+		return nil, fmt.Errorf("open the directory of the bench to Postgres: %w", err)
+	}
+	server, err := localpostgres.Start(ctx, filepath.Join(b.dir, "postgres"), b.log)
+	if err != nil {
+		return nil, err
+	}
+	b.serve(func(ctx context.Context) error {
+		err := server.Supervise(ctx)
+		stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
+		defer cancel()
+		return errors.Join(err, server.Stop(stopCtx))
+	})
+	return server, nil
+}
+
+func (b *benchRun) connectPostgres(url string) (*pgxpool.Pool, error) {
+	pool, err := postgres.Open(url, "bench", 0)
+	if err == nil {
+		b.closers = append(b.closers, pool.Close)
+	}
+	return pool, err
 }

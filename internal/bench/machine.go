@@ -32,6 +32,7 @@ type Machine struct {
 var measured = []string{
 	"github.com/EventStore/EventStore-Client-Go/v4",
 	"github.com/cockroachdb/pebble/v2",
+	"github.com/jackc/pgx/v5",
 	"google.golang.org/grpc",
 }
 

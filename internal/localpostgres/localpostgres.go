@@ -156,6 +156,15 @@ func (s *Server) adoptOrLaunch(ctx context.Context) (adopted bool, err error) {
 // URL is the connection string of the database. It stays the same while the Server lives, through restarts.
 func (s *Server) URL() string { return s.urlOf(database) }
 
+// Program is where another program of the server's installation is, such as pgbench. It fails where that was not installed.
+func (s *Server) Program(name string) (string, error) {
+	file := filepath.Join(filepath.Dir(s.programs.postgres), name)
+	if !executable(file) {
+		return "", fmt.Errorf("%s is not installed: there is none beside %s", name, s.programs.postgres)
+	}
+	return file, nil
+}
+
 func (s *Server) urlOf(database string) string { return urlOf(s.address(), s.password, database) }
 
 func (s *Server) address() string { return net.JoinHostPort(loopback, strconv.Itoa(s.port)) }

@@ -3,7 +3,10 @@ package readmodel
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
+
+	"github.com/jackc/pgx/v5"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/domain/fulfillment"
@@ -34,7 +37,7 @@ type OrderDetail struct {
 	CreateTime time.Time         `db:"create_time"`
 	UpdateTime time.Time         `db:"update_time"`
 	// Fulfillment is the saga's own fold, so that the two can't tell different stories. Where its shape changes, so does
-	// the version of this model.
+	// the version of this model. Queries leave it out: what it says is in the columns above.
 	Fulfillment fulfillment.State `db:"fulfillment"`
 }
 
@@ -129,7 +132,8 @@ func (q *Queries) GetOrder(ctx context.Context, id string, after eventlog.Positi
 	if err != nil {
 		return OrderDetail{}, err
 	}
-	return q.order(ctx, at, "order_id", id)
+	o, err := q.ordersAt(at).one(ctx, id)
+	return found(o, err, id)
 }
 
 // GetOrderByNumber returns an order by its number without separators, or the fault ORDER_NOT_FOUND.
@@ -138,7 +142,12 @@ func (q *Queries) GetOrderByNumber(ctx context.Context, number string, after eve
 	if err != nil {
 		return OrderDetail{}, err
 	}
-	o, err := q.order(ctx, at, "order_number", number)
+	orders, err := q.readOrders(ctx, at, "order_number = $1", number)
+	var first *OrderDetail
+	if len(orders) > 0 {
+		first = &orders[0]
+	}
+	o, err := found(first, err, number)
 	if err != nil {
 		return OrderDetail{}, err
 	}
@@ -147,15 +156,45 @@ func (q *Queries) GetOrderByNumber(ctx context.Context, number string, after eve
 	return o, err
 }
 
-func (q *Queries) order(ctx context.Context, at consumer.Place, column, value string) (OrderDetail, error) {
-	sql := fmt.Sprintf(`SELECT %s FROM %s WHERE %s = $1 AND state <> ''`,
-		consumer.Columns[OrderDetail](), at.Table, column)
-	o, ok, err := one[OrderDetail](ctx, q, sql, value)
-	if err != nil {
+// found is an order that was looked for by its name, or the fault that says why there is none.
+func found(o *OrderDetail, err error, name string) (OrderDetail, error) {
+	switch {
+	case err != nil:
 		return OrderDetail{}, fmt.Errorf("get order: %w", err)
+	case o == nil:
+		return OrderDetail{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_ORDER_NOT_FOUND, "order", name)
 	}
-	if !ok {
-		return OrderDetail{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_ORDER_NOT_FOUND, "order", value)
+	return *o, nil
+}
+
+// answeredColumns are what is answered of orders: all but the column that the fold has for itself.
+var answeredColumns = strings.Replace(consumer.Columns[OrderDetail](), `, "fulfillment"`, "", 1)
+
+func selectOrders(at consumer.Place, condition string) string {
+	return fmt.Sprintf(`SELECT %s FROM %s WHERE %s AND state <> ''`, answeredColumns, at.Table, condition)
+}
+
+// SelectOrder is the statement that reads the order with the id $1, for a bench to measure.
+func (q *Queries) SelectOrder(ctx context.Context) (string, error) {
+	at, err := q.at(ctx, &OrderDetails, "", 0)
+	return selectOrders(at, "order_id = $1"), err
+}
+
+func (q *Queries) readOrders(ctx context.Context, at consumer.Place, condition string, names any) ([]OrderDetail, error) {
+	return collect(ctx, q, pgx.RowToStructByNameLax[OrderDetail], selectOrders(at, condition), names)
+}
+
+// ordersAt gathers those who read orders of a build at the same time.
+func (q *Queries) ordersAt(at consumer.Place) *gathering[OrderDetail] {
+	if g, ok := q.orders.Load(at.Build); ok {
+		return g.(*gathering[OrderDetail])
 	}
-	return o, nil
+	g, _ := q.orders.LoadOrStore(at.Build, &gathering[OrderDetail]{
+		read: func(ctx context.Context, ids []string) ([]OrderDetail, error) {
+			return q.readOrders(ctx, at, "order_id = ANY ($1)", ids)
+		},
+		key:  func(o *OrderDetail) string { return o.OrderID },
+		most: max(1, int(q.pool.Config().MaxConns)/2), // the other half is for other queries
+	})
+	return g.(*gathering[OrderDetail])
 }

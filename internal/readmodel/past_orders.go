@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/domain/fulfillment"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/fault"
@@ -84,6 +85,7 @@ func (p *PastOrders) upTo(ctx context.Context, id string, pick func([]eventlog.R
 	case o.State == "":
 		return OrderDetail{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_ORDER_NOT_FOUND, "order", id)
 	}
+	o.Fulfillment = fulfillment.State{}
 	return o, nil
 }
 

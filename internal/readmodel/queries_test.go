@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/domain/fulfillment"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/fault"
 	"github.com/purserhq/purser/internal/localpostgres/pgtest"
@@ -136,7 +137,7 @@ func utc[R any](row R) R {
 func TestGetOrder(t *testing.T) {
 	w := newWorld(t)
 	want := folded(&OrderDetails, placedOrder(), reserved("cup"))
-	want.OrderID = "7"
+	want.OrderID, want.Fulfillment = "7", fulfillment.State{}
 	w.append(history("7", placedOrder(), reserved("cup"))...)
 	token := w.append(history("8", reserved("cup"))...) // not seen to be placed yet
 
@@ -301,7 +302,7 @@ func TestRunReport(t *testing.T) {
 }
 
 func TestListReports(t *testing.T) {
-	reports := NewQueries(nil, nil).ListReports()
+	reports := (&Queries{reports: newCatalogue().reports}).ListReports()
 	var names []string
 	for _, r := range reports {
 		names = append(names, r.Name)

@@ -13,6 +13,7 @@ package readmodel
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -86,6 +87,7 @@ type Queries struct {
 	secret  *secret.Secret
 	all     []consumer.Readable
 	reports map[string]report
+	orders  sync.Map // gatherings of [OrderDetail], by build
 }
 
 // NewQueries returns queries on the pool. Page tokens are made under the secret.

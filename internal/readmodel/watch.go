@@ -12,7 +12,6 @@ import (
 	"github.com/cenkalti/backoff/v5"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/fault"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
@@ -287,8 +286,7 @@ func (w *OrderWatches) lookAt(ctx context.Context, ids []string) error {
 	if err != nil {
 		return err
 	}
-	orders, err := many[OrderDetail](ctx, w.q, fmt.Sprintf(`SELECT %s FROM %s WHERE order_id = ANY($1) AND state <> ''`,
-		consumer.Columns[OrderDetail](), at.Table), slices.Collect(maps.Keys(shown)))
+	orders, err := w.q.readOrders(ctx, at, "order_id = ANY ($1)", slices.Collect(maps.Keys(shown)))
 	if err != nil {
 		return err
 	}
