@@ -48,7 +48,7 @@ func benchQuery(ctx context.Context, b *benchRun, orders int) ([]bench.Figure, e
 		return nil, err
 	}
 	f := serviceFlags{eventstoreURL: urlOf(store), postgresURL: postgres.URL()}
-	if _, err := b.startService(ctx, b.projector, f); err != nil { // ready once all orders are in the read models
+	if _, err := b.startService(ctx, b.wholeProjector, f); err != nil { // ready once all orders are in the read models
 		return nil, err
 	}
 	query, err := b.startService(ctx, b.query, f)

@@ -71,3 +71,6 @@ func (b *benchRun) startService(ctx context.Context, build func(serviceFlags) (d
 
 // urlOf is the connection string of an event store in this process.
 func urlOf(storeAddr string) string { return "esdb://" + storeAddr + "?tls=false" }
+
+// wholeProjector is a projector that runs all read models.
+func (b *benchRun) wholeProjector(f serviceFlags) (daemon.Service, error) { return b.projector(f, nil) }

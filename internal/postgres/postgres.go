@@ -2,17 +2,23 @@
 //
 // A pool connects when it is first used, so a Postgres that is down is waited for, and fails to open only for a bad URL.
 // The server shows its connections under the name of the service. How many there may be is for the URL to say, as
-// pool_max_conns; without that, the driver's default holds.
+// pool_max_conns; without that, there are enough for what a service does at once, and not too many for two replicas of each
+// service on a Postgres that takes a hundred.
 package postgres
 
 import (
 	"context"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
 )
+
+// maxConns is how many connections a pool makes at most where the URL does not say. The driver's default, which is four on a
+// small machine, has the read models wait for each other.
+const maxConns = 10
 
 // Open returns a pool for a service. A statement that takes longer than the time-out is ended; 0 leaves that to the
 // server.
@@ -20,6 +26,9 @@ func Open(url, service string, statementTimeout time.Duration) (*pgxpool.Pool, e
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("the connection string of Postgres: %w", err)
+	}
+	if !strings.Contains(url, "pool_max_conns") {
+		cfg.MaxConns = max(cfg.MaxConns, maxConns)
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "purser-" + service
 	if statementTimeout > 0 {

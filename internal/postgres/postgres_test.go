@@ -29,6 +29,24 @@ func TestOpen(t *testing.T) {
 	}
 }
 
+func TestTheURLSaysHowManyConnectionsThereMayBe(t *testing.T) {
+	for url, want := range map[string]int32{
+		"postgres://127.0.0.1:1/purser":                               10,
+		"postgres://127.0.0.1:1/purser?pool_max_conns=3":              3,
+		"host=127.0.0.1 port=1 dbname=purser pool_max_conns=40":       40,
+		"postgres://127.0.0.1:1/purser?pool_max_conn_lifetime=1h0m0s": 10,
+	} {
+		pool, err := postgres.Open(url, "query", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := pool.Config().MaxConns; got < want || want != 10 && got != want { // more on a machine with many cores
+			t.Errorf("%s: %d connections, want %d", url, got, want)
+		}
+		pool.Close()
+	}
+}
+
 func TestOpenWhatIsDownOrNoURL(t *testing.T) {
 	pool, err := postgres.Open("postgres://purser@127.0.0.1:1/purser", "query", 0)
 	if err != nil {

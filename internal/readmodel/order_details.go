@@ -194,7 +194,7 @@ func (q *Queries) ordersAt(at consumer.Place) *gathering[OrderDetail] {
 			return q.readOrders(ctx, at, "order_id = ANY ($1)", ids)
 		},
 		key:  func(o *OrderDetail) string { return o.OrderID },
-		most: max(1, int(q.pool.Config().MaxConns)/2), // the other half is for other queries
+		most: max(1, int(q.pool.Config().MaxConns)/4), // the others are for other queries
 	})
 	return g.(*gathering[OrderDetail])
 }
