@@ -30,7 +30,7 @@ func benchCommand() *cobra.Command {
 		RunE:  group,
 	}
 	cmd.AddCommand(benchAppendCommand(), benchReadCommand(), benchPlaceOrderCommand(), benchHotProductCommand(),
-		benchQueryCommand())
+		benchQueryCommand(), benchLagCommand())
 	return cmd
 }
 
@@ -41,8 +41,12 @@ type benchFlags struct {
 	json    bool
 }
 
-// newBench is the command of a bench: measure starts what the bench needs and says what came of it.
-func newBench(name, short string, measure func(ctx context.Context, b *benchRun) ([]bench.Figure, error)) *cobra.Command {
+// shortRounds are for loads that are the same at any moment.
+var shortRounds = bench.Plan{Rounds: 20, Each: 500 * time.Millisecond}
+
+// newBench is the command of a bench, with how long it measures usually: measure starts what the bench needs and says what
+// came of it.
+func newBench(name, short string, usual bench.Plan, measure func(ctx context.Context, b *benchRun) ([]bench.Figure, error)) *cobra.Command {
 	var f benchFlags
 	cmd := &cobra.Command{
 		Use: name, Short: short, Args: cobra.NoArgs,
@@ -55,8 +59,8 @@ func newBench(name, short string, measure func(ctx context.Context, b *benchRun)
 	}
 	fs := cmd.Flags()
 	fs.StringVar(&f.dataDir, "data-dir", ".", "directory on the disk to measure; what the bench writes there it removes again")
-	fs.IntVar(&f.plan.Rounds, "rounds", 20, "rounds to measure, after one that warms up")
-	fs.DurationVar(&f.plan.Each, "round-time", 500*time.Millisecond, "how long each thing is measured in a round")
+	fs.IntVar(&f.plan.Rounds, "rounds", usual.Rounds, "rounds to measure, after one that warms up")
+	fs.DurationVar(&f.plan.Each, "round-time", usual.Each, "how long each thing is measured in a round")
 	fs.BoolVar(&f.json, "json", false, "print the figures as one JSON object")
 	return cmd
 }

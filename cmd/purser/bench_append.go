@@ -12,7 +12,7 @@ const appendBar = 0.8
 
 // benchAppendCommand measures what the embedded store takes of what the official client allows.
 func benchAppendCommand() *cobra.Command {
-	return newBench("append", "Measure appends to the embedded event store, each on disk before it is acknowledged", benchAppend)
+	return newBench("append", "Measure appends to the embedded event store, each on disk before it is acknowledged", shortRounds, benchAppend)
 }
 
 func benchAppend(ctx context.Context, b *benchRun) ([]bench.Figure, error) {

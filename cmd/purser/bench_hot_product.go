@@ -21,7 +21,7 @@ const (
 // benchHotProductCommand measures what it costs that everybody wants the same product.
 func benchHotProductCommand() *cobra.Command {
 	var products int
-	cmd := newBench("hot-product", "Measure reservations of one product, beside those of many, and check that none is oversold",
+	cmd := newBench("hot-product", "Measure reservations of one product, beside those of many, and check that none is oversold", shortRounds,
 		func(ctx context.Context, b *benchRun) ([]bench.Figure, error) {
 			return benchHotProduct(ctx, b, products)
 		})

@@ -15,7 +15,7 @@ const (
 
 // benchPlaceOrderCommand measures what the write service makes of the append and the call that an order takes at least.
 func benchPlaceOrderCommand() *cobra.Command {
-	return newBench("place-order", "Measure orders placed over gRPC, beside the one append and the one call that each takes at least", benchPlaceOrder)
+	return newBench("place-order", "Measure orders placed over gRPC, beside the one append and the one call that each takes at least", shortRounds, benchPlaceOrder)
 }
 
 func benchPlaceOrder(ctx context.Context, b *benchRun) ([]bench.Figure, error) {

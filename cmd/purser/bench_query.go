@@ -14,7 +14,7 @@ const queryBar = 0.8
 // benchQueryCommand measures what the query service makes of the select and the call that an answer takes at least.
 func benchQueryCommand() *cobra.Command {
 	var orders int
-	cmd := newBench("query", "Measure reads of orders over gRPC, beside the one select and the one call that each takes at least",
+	cmd := newBench("query", "Measure reads of orders over gRPC, beside the one select and the one call that each takes at least", shortRounds,
 		func(ctx context.Context, b *benchRun) ([]bench.Figure, error) { return benchQuery(ctx, b, orders) })
 	cmd.Flags().IntVar(&orders, "orders", 20_000, "orders to store, and to read any of")
 	return cmd

@@ -14,7 +14,7 @@ const readBar = 0.8
 // benchReadCommand measures what the embedded store delivers of what the official client allows.
 func benchReadCommand() *cobra.Command {
 	var events int
-	cmd := newBench("read", "Measure reads of $all from the embedded event store", func(ctx context.Context, b *benchRun) ([]bench.Figure, error) {
+	cmd := newBench("read", "Measure reads of $all from the embedded event store", shortRounds, func(ctx context.Context, b *benchRun) ([]bench.Figure, error) {
 		return benchRead(ctx, b, events)
 	})
 	cmd.Flags().IntVar(&events, "events", 100_000, "events to store and read")

@@ -45,6 +45,10 @@ func TestBenchesReportTheirFiguresBesideTheLimits(t *testing.T) {
 			[]string{"hot-product", "hot-product p99", "spread", "echo", "fsync"},
 		},
 		{[]string{"query", "--orders", "200"}, map[string]float64{"query": 0.8}, []string{"query", "select", "echo", "fsync"}},
+		{
+			[]string{"lag", "--rate", "50", "--peak-rate", "150"}, map[string]float64{"lag at 50/s": 1, "lag at 150/s": 1},
+			[]string{"lag at 50/s", "lag at 150/s", "echo", "fsync"},
+		},
 	} {
 		t.Run(tc.args[0], func(t *testing.T) {
 			out, err := runBenchCommand(t, t.Context(), t.TempDir(), append(tc.args, "--json", "--rounds", "2", "--round-time", "20ms")...)
@@ -101,7 +105,7 @@ func checkFigure(t *testing.T, f bench.Figure, bar float64) {
 }
 
 func TestABenchOfNothingIsRefused(t *testing.T) {
-	for _, args := range [][]string{{"read", "--events", "0"}, {"hot-product", "--products", "0"}, {"query", "--orders", "0"}, {"place-order", "--rounds", "0"}} {
+	for _, args := range [][]string{{"read", "--events", "0"}, {"hot-product", "--products", "0"}, {"query", "--orders", "0"}, {"lag", "--rate", "0"}, {"place-order", "--rounds", "0"}} {
 		if out, err := runBenchCommand(t, t.Context(), t.TempDir(), args...); err == nil || out != "" {
 			t.Errorf("%q: got %v and %q", args, err, out)
 		}

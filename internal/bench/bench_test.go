@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -76,6 +77,45 @@ func TestALatencyShouldStayUnderItsBar(t *testing.T) {
 	}
 	if f := load.P99Against(2.9, other); *f.Met {
 		t.Errorf("a ratio above the bar meets it: %+v", f)
+	}
+}
+
+func TestALatencyShouldStayWithinItsGoal(t *testing.T) {
+	load := Result{Load: Load{Figure: "load"}}
+	for _, ms := range []time.Duration{10, 30} {
+		load.Samples = append(load.Samples, Sample{Units: 1, Elapsed: time.Second, Latencies: []time.Duration{ms * time.Millisecond}})
+	}
+	f := load.P99Within(40 * time.Millisecond)
+	if f.Name != "load" || f.Unit != "ms" || f.Value != 30 || f.Limit != 40 || f.Ratio != 0.75 || !*f.Met || f.lowest != 0.25 || f.highest != 0.75 {
+		t.Errorf("figure %+v in %v to %v", f, f.lowest, f.highest)
+	}
+	if f := load.P99Within(20 * time.Millisecond); *f.Met {
+		t.Errorf("a latency above the goal meets it: %+v", f)
+	}
+}
+
+// Operations begin when they are due although none has ended, and a late start counts as theirs.
+func TestAnOpenLoopWaitsForNoAnswer(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := make([]time.Duration, 10)
+		start := time.Now()
+		s, err := OpenLoop(10, func(_ context.Context, n int) (time.Duration, error) {
+			began[n] = time.Since(start)
+			time.Sleep(5 * time.Second)
+			return time.Duration(n) * time.Second, nil
+		})(t.Context(), time.Second)
+		if err != nil || s.Units != 10 || s.Elapsed != 900*time.Millisecond+5*time.Second {
+			t.Fatalf("%d in %s, %v", s.Units, s.Elapsed, err)
+		}
+		for n, at := range began {
+			if at != time.Duration(n)*100*time.Millisecond || s.Latencies[n] != time.Duration(n)*time.Second {
+				t.Errorf("operation %d began after %s and took %s", n, at, s.Latencies[n])
+			}
+		}
+	})
+	broken := errors.New("broken")
+	if _, err := OpenLoop(1, func(context.Context, int) (time.Duration, error) { return 0, broken })(t.Context(), time.Hour); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
 	}
 }
 

@@ -52,6 +52,16 @@ func (r Result) P99Against(bar float64, other Result) Figure {
 	return f
 }
 
+// P99Within is the 99th percentile of the latencies as a figure that should not exceed a goal, which stands as its limit.
+func (r Result) P99Within(goal time.Duration) Figure {
+	p99 := func(samples ...Sample) float64 { return *percentile(latencies(samples...), 99) }
+	f := r.Alone()
+	f.Value, f.Unit, f.Limit, f.Bar, f.AtMost = *f.P99, "ms", float64(goal)/float64(time.Millisecond), 1, true
+	f.Ratio = roundTo(f.Value/f.Limit, 3)
+	f.compare(len(r.Samples), func(i int) float64 { return p99(r.Samples[i]) / f.Limit })
+	return f
+}
+
 // compare holds the ratio against the bar, and finds its spread over the rounds.
 func (f *Figure) compare(rounds int, ratio func(round int) float64) {
 	met := f.Ratio >= f.Bar
