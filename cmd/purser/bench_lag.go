@@ -89,7 +89,7 @@ func (b *benchRun) startPurser(ctx context.Context) (p benchPurser, err error) {
 	if err != nil {
 		return p, err
 	}
-	if _, err = b.startService(ctx, b.process.projector, f); err != nil {
+	if _, err = b.startService(ctx, b.wholeProjector, f); err != nil {
 		return p, err
 	}
 	if p.query, err = b.startService(ctx, b.process.query, f); err != nil {
