@@ -30,7 +30,7 @@ func benchCommand() *cobra.Command {
 		RunE:  group,
 	}
 	cmd.AddCommand(benchAppendCommand(), benchReadCommand(), benchPlaceOrderCommand(), benchHotProductCommand(),
-		benchQueryCommand(), benchLagCommand())
+		benchQueryCommand(), benchLagCommand(), benchRebuildCommand())
 	return cmd
 }
 

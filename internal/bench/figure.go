@@ -75,6 +75,14 @@ func (f *Figure) compare(rounds int, ratio func(round int) float64) {
 	}
 }
 
+// Slower is the one of two results that has the lower rate.
+func Slower(a, b Result) Result {
+	if rate(a.Samples...) < rate(b.Samples...) {
+		return a
+	}
+	return b
+}
+
 // serial is the rate of a path through hops of which each takes its time.
 func serial(hops []Result, samples func(Result) []Sample) float64 {
 	seconds := 0.0
