@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,11 +17,13 @@ import (
 )
 
 // Select is the load of a prepared statement, as pgbench does it: so many clients, each on a connection of its own, that
-// execute it again and again, with any number from 1 to max for its $1. A run lasts whole seconds: pgbench knows no shorter.
-func Select(figure, pgbench, url, dir, statement string, max, clients int) Load {
+// execute it again and again, with any number from 1 to last for its $1. A run is as many as the one before says are done in
+// the time: by itself pgbench knows whole seconds only, and has the time in which its clients connect be part of them.
+func Select(figure, pgbench, url, dir, statement string, last, clients int) Load {
+	each := 20 // for a client to do
 	return Load{Figure: figure, Unit: "selects/s", Run: func(ctx context.Context, d time.Duration) (Sample, error) {
 		script := filepath.Join(dir, "pgbench.sql")
-		text := fmt.Sprintf("\\set id random(1, %d)\n%s;\n", max, strings.ReplaceAll(statement, "$1", ":id"))
+		text := fmt.Sprintf("\\set id random(1, %d)\n%s;\n", last, strings.ReplaceAll(statement, "$1", ":id"))
 		if err := os.WriteFile(script, []byte(text), 0o600); err != nil {
 			return Sample{}, fmt.Errorf("write the script of pgbench: %w", err)
 		}
@@ -32,7 +33,7 @@ func Select(figure, pgbench, url, dir, statement string, max, clients int) Load 
 		}
 		cmd := exec.CommandContext(ctx, pgbench, "--no-vacuum", "--protocol=prepared", "--file="+script, "--random-seed="+strconv.Itoa(seed),
 			"--client="+strconv.Itoa(clients), "--jobs="+strconv.Itoa(min(clients, runtime.GOMAXPROCS(0))),
-			"--time="+strconv.Itoa(int(math.Ceil(d.Seconds()))))
+			"--transactions="+strconv.Itoa(each))
 		cmd.Env = append(os.Environ(), // not as arguments, which anybody may read
 			"PGHOST="+target.Host, "PGPORT="+strconv.Itoa(int(target.Port)), "PGDATABASE="+target.Database,
 			"PGUSER="+target.User, "PGPASSWORD="+target.Password)
@@ -43,7 +44,11 @@ func Select(figure, pgbench, url, dir, statement string, max, clients int) Load 
 		if err != nil {
 			return Sample{}, fmt.Errorf("run pgbench: %w", err)
 		}
-		return readPgbench(string(out))
+		s, err := readPgbench(string(out))
+		if err == nil {
+			each = max(1, int(rate(s)*d.Seconds())/clients)
+		}
+		return s, err
 	}}
 }
 

@@ -15,7 +15,9 @@ func TestReadPgbench(t *testing.T) {
 			t.Errorf("of version %s: %+v, %v", version, s, err)
 		}
 	}
-	if s, err := readPgbench("pgbench: no transactions"); err == nil {
-		t.Errorf("got %+v", s)
+	for _, report := range []string{"pgbench: aborted", "number of transactions actually processed: 0\n"} {
+		if s, err := readPgbench(report); err == nil {
+			t.Errorf("got %+v of %q", s, report)
+		}
 	}
 }
