@@ -34,9 +34,11 @@ import (
 const (
 	formatVersion = 1
 
-	cacheBytes    = 32 << 20
 	memTableBytes = 16 << 20 // also bounds what a start after a crash has to replay
-	blockBytes    = 16 << 10
+	// Pebble takes its memtables, of which there are up to three (one being filled, one being flushed, one kept for reuse),
+	// out of the cache. What is left must hold the filters of all tables, or each append to a new stream reads some again.
+	cacheBytes = 32<<20 + 3*memTableBytes
+	blockBytes = 16 << 10
 )
 
 // ErrClosed is the answer to an append that a store had not begun to write when it was closed.

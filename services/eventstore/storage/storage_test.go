@@ -390,6 +390,33 @@ func TestUnknownFormatIsRefused(t *testing.T) {
 	}
 }
 
+// Pebble takes its memtables out of the cache: one that is too small is none, and each new stream reads filters again.
+func TestNewStreamsAreLookedUpInTheCache(t *testing.T) {
+	s := openStore(t, t.TempDir())
+	defer closeStore(t, s)
+	const size = 256 << 10
+	stream := 0
+	appendNew := func() {
+		events := proposal(1)
+		events[0].Data = make([]byte, size)
+		mustAppend(t, s, fmt.Sprintf("s-%d", stream), NoStream, events)
+		stream++
+	}
+	for range 4 * memTableBytes / size { // until there are as many memtables as there can be
+		appendNew()
+	}
+	eventually(t, "a memtable is flushed", func() bool { return s.db.Metrics().Flush.Count > 0 && s.db.Metrics().MemTable.Count == 1 })
+	appendNew() // the first one after a flush reads what the others find
+	before := s.db.Metrics().BlockCache.Hits
+	const more = 10
+	for range more {
+		appendNew()
+	}
+	if hits := s.db.Metrics().BlockCache.Hits - before; hits < more {
+		t.Errorf("%d streams were looked up with %d hits of the cache", more, hits)
+	}
+}
+
 func TestAppendAfterClose(t *testing.T) {
 	s := openStore(t, t.TempDir())
 	closeStore(t, s)
