@@ -56,6 +56,9 @@ func (c *committer) commit(b *batch) {
 		a.request.answer <- a.answer
 	}
 	c.onCommit(done)
+	if c.failed == nil { // or Pebble may still have a use for it
+		_ = b.Close() // which only keeps its memory for another, and never fails
+	}
 }
 
 func (c *committer) write(b *batch) error {
