@@ -35,6 +35,7 @@ type supervisor struct {
 	metrics *metrics
 	waiting atomic.Int64
 	failed  atomic.Pointer[failure] // nil once a call has succeeded
+	workers *workers
 
 	mu      sync.Mutex
 	current *lease
@@ -53,7 +54,7 @@ func newSupervisor(url string, log *slog.Logger, m *metrics) (*supervisor, error
 	if err != nil {
 		return nil, err
 	}
-	s := &supervisor{config: config, log: log, metrics: m}
+	s := &supervisor{config: config, log: log, metrics: m, workers: newWorkers()}
 	config.Logger = func(level esdb.LogLevel, format string, args ...any) {
 		log.Debug("event store client", "severity", level, "text", fmt.Sprintf(format, args...))
 		if level == esdb.LogWarn {
@@ -136,6 +137,7 @@ func (s *supervisor) close() {
 	s.closed = true
 	s.current.retired = true
 	s.closeUnused(s.current)
+	s.workers.close()
 }
 
 // call runs one operation on the current client. It returns when the operation or ctx ends; an operation left behind
@@ -163,12 +165,12 @@ func callOn[T any](ctx context.Context, s *supervisor, l *lease, op func(context
 	}
 	s.retain(l)
 	done := make(chan result, 1)
-	go func() {
+	s.workers.run(func() {
 		defer s.waiting.Add(-1)
 		defer s.release(l)
 		value, err := op(ctx, l.client)
 		done <- result{value, err}
-	}()
+	})
 	select {
 	case r := <-done:
 		switch {
