@@ -23,6 +23,9 @@ const hashVersion = "1"
 
 const hashPurpose = "request-hash"
 
+// usualSize holds the encoding of most commands, in bytes.
+const usualSize = 512
+
 // hasher makes and compares request hashes, "<version>.<key id>.<hex HMAC of which command it is and of its canonical
 // encoding>". They are keyed because a request holds personal data, which must not be open to guessing from a stored hash.
 type hasher struct {
@@ -35,8 +38,9 @@ func (h *hasher) hash(cmd Command) string {
 }
 
 func (h *hasher) under(keyID string, cmd Command) string {
-	name := cmd.ProtoReflect().Descriptor().FullName() // commands of different kinds may have the same fields
-	mac := h.secret.MAC(keyID, hashPurpose, append(append([]byte(name), 0), h.canonical(cmd)...))
+	m := cmd.ProtoReflect()
+	b := append(make([]byte, 0, usualSize), m.Descriptor().FullName()...) // commands of different kinds may have the same fields
+	mac := h.secret.MAC(keyID, hashPurpose, h.appendMessage(append(b, 0), m))
 	return strings.Join([]string{hashVersion, keyID, hex.EncodeToString(mac)}, ".")
 }
 
@@ -60,18 +64,15 @@ func hashed(fd protoreflect.FieldDescriptor) bool {
 	return !proto.GetExtension(fd.Options(), typev1.E_NotHashed).(bool)
 }
 
-// canonical encodes a message the same way in every build: the fields that are set, by number, each as number, length and
-// value. A field added to a message changes no encoding in which it is not set. Neither protobuf's own encoding nor its
+// appendMessage encodes a message the same way in every build: the fields that are set, by number, each as number, length
+// and value. A field added to a message changes no encoding in which it is not set. Neither protobuf's own encoding nor its
 // JSON promises that.
-func (h *hasher) canonical(m proto.Message) []byte {
-	return h.appendMessage(nil, m.ProtoReflect())
-}
-
 func (h *hasher) appendMessage(b []byte, m protoreflect.Message) []byte {
 	for _, fd := range h.hashedFields(m.Descriptor()) {
 		if m.Has(fd) {
 			b = binary.AppendUvarint(b, uint64(fd.Number()))
-			b = appendBytes(b, h.appendField(nil, fd, m.Get(fd)))
+			start := len(b)
+			b = withLength(h.appendField(b, fd, m.Get(fd)), start)
 		}
 	}
 	return b
@@ -98,15 +99,17 @@ func (h *hasher) appendField(b []byte, fd protoreflect.FieldDescriptor, v protor
 	case fd.IsMap():
 		var entries [][]byte
 		v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-			e := appendBytes(nil, h.appendValue(nil, fd.MapKey(), k.Value()))
-			entries = append(entries, appendBytes(e, h.appendValue(nil, fd.MapValue(), v)))
+			e := withLength(h.appendValue(nil, fd.MapKey(), k.Value()), 0)
+			start := len(e)
+			entries = append(entries, withLength(h.appendValue(e, fd.MapValue(), v), start))
 			return true
 		})
 		slices.SortFunc(entries, bytes.Compare)
 		return append(b, bytes.Join(entries, nil)...)
 	case fd.IsList():
 		for i := range v.List().Len() {
-			b = appendBytes(b, h.appendValue(nil, fd, v.List().Get(i)))
+			start := len(b)
+			b = withLength(h.appendValue(b, fd, v.List().Get(i)), start)
 		}
 		return b
 	default:
@@ -138,6 +141,8 @@ func (h *hasher) appendValue(b []byte, fd protoreflect.FieldDescriptor, v protor
 	}
 }
 
-func appendBytes(b, v []byte) []byte {
-	return append(binary.AppendUvarint(b, uint64(len(v))), v...)
+// withLength puts the length of what begins at start before it.
+func withLength(b []byte, start int) []byte {
+	var length [binary.MaxVarintLen64]byte
+	return slices.Insert(b, start, binary.AppendUvarint(length[:0], uint64(len(b)-start))...)
 }

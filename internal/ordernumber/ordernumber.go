@@ -19,9 +19,11 @@ const (
 	alphabet = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 )
 
+var encoding = base32.NewEncoding(alphabet)
+
 // Of returns the number of an order.
 func Of(s *secret.Secret, orderID string) string {
-	return base32.NewEncoding(alphabet).EncodeToString(s.MAC(s.Current(), purpose, []byte(orderID)))[:length]
+	return encoding.EncodeToString(s.MAC(s.Current(), purpose, []byte(orderID)))[:length]
 }
 
 // Parse reads a number as people write it: in either case, with spaces or hyphens anywhere, with I or L for 1 and O for

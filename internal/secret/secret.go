@@ -15,11 +15,13 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"hash"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 )
 
 const minKeyBytes = 32
@@ -30,8 +32,12 @@ type Secret struct {
 }
 
 type key struct {
-	id    string
-	bytes []byte
+	id   string
+	macs *sync.Pool // of hash.Hash: to make one takes longer than to use it
+}
+
+func newKey(id string, b []byte) key {
+	return key{id: id, macs: &sync.Pool{New: func() any { return hmac.New(sha256.New, b) }}}
 }
 
 // Load reads a secret file.
@@ -113,7 +119,7 @@ func parse(data []byte) (*Secret, error) {
 		if slices.ContainsFunc(s.keys, func(k key) bool { return k.id == id }) {
 			return nil, fmt.Errorf("two keys have the id %s", id)
 		}
-		s.keys = append(s.keys, key{id: id, bytes: b})
+		s.keys = append(s.keys, newKey(id, b))
 	}
 	if len(s.keys) == 0 {
 		return nil, errors.New("no key in it")
@@ -129,7 +135,9 @@ func (s *Secret) Current() string { return s.keys[0].id }
 func (s *Secret) MAC(keyID, purpose string, data []byte) []byte {
 	for _, k := range s.keys {
 		if k.id == keyID {
-			m := hmac.New(sha256.New, k.bytes)
+			m := k.macs.Get().(hash.Hash)
+			defer k.macs.Put(m)
+			m.Reset()
 			m.Write([]byte(purpose))
 			m.Write([]byte{0})
 			m.Write(data)
