@@ -45,16 +45,16 @@ func (l *lane) stands(position eventlog.Position, last anchor) {
 	}
 }
 
+// notSynced saves a round trip for the second statement.
+var notSynced = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL synchronous_commit = off"}
+
 // transact applies a batch and moves the checkpoints in one transaction. That is not synced: it is lost whole, or not at
 // all, and the log has what it was made from.
 func (l *lane) transact(ctx context.Context, b *batch, apply func(context.Context, *batch) error) error {
 	b.poisoned, b.writes = map[string]poison{}, &pgx.Batch{}
 	moved := false
-	return pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error {
+	return pgx.BeginTxFunc(ctx, l.r.c.pool, notSynced, func(tx pgx.Tx) error {
 		b.tx = tx
-		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = off"); err != nil {
-			return err
-		}
 		if err := apply(ctx, b); err != nil {
 			return err
 		}

@@ -119,6 +119,11 @@ func (f *folding[R]) apply(ctx context.Context, b *batch) error {
 			written = append(written, values)
 		}
 	}
+	if b.filling {
+		if written, err = f.copyNew(ctx, b, rows, written); err != nil {
+			return err
+		}
+	}
 	if len(written) > 0 {
 		b.writes.Queue(f.table.upsert(f.table.replace()), arrays(f.table.all(), written)...)
 	}
@@ -126,6 +131,22 @@ func (f *folding[R]) apply(ctx context.Context, b *batch) error {
 		d.write(b.writes)
 	}
 	return nil
+}
+
+// copyNew writes the rows that were not stored yet by COPY, and returns the others.
+func (f *folding[R]) copyNew(ctx context.Context, b *batch, stored map[string]*kept[R], written [][]any) (others [][]any, err error) {
+	var fresh [][]any
+	for _, values := range written {
+		if _, known := stored[values[f.key.field].(string)]; known {
+			others = append(others, values)
+		} else {
+			fresh = append(fresh, values)
+		}
+	}
+	if len(fresh) > 0 {
+		err = f.table.copy(ctx, b.tx, fresh)
+	}
+	return others, err
 }
 
 // applyKey folds the events of one key, and returns the row's values where it changed. A key that turns out to be

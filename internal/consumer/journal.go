@@ -34,7 +34,7 @@ func (j *journaling[J]) relations() []relation {
 	return []relation{{j.journal.Name, j.journal.Version, j.table}}
 }
 
-func (j *journaling[J]) apply(_ context.Context, b *batch) error {
+func (j *journaling[J]) apply(ctx context.Context, b *batch) error {
 	var written [][]any
 	for _, e := range b.events {
 		if _, parked := b.poisoned[e.key]; parked {
@@ -50,6 +50,9 @@ func (j *journaling[J]) apply(_ context.Context, b *batch) error {
 		written = append(written, rows...)
 	}
 	if len(written) > 0 {
+		if b.filling {
+			return j.table.copy(ctx, b.tx, written)
+		}
 		// A row that is there already was written from the same event.
 		b.writes.Queue(j.table.upsert(""), arrays(j.table.all(), written)...)
 	}

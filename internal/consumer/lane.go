@@ -25,6 +25,9 @@ const (
 	// made, and its transactions wait for that.
 	batchTimeout     = 30 * time.Second
 	fillBatchTimeout = 10 * time.Minute
+	// tempo is the least time between the beginnings of two batches of a lane that follows the feed: one that comes alone is
+	// applied at once, and under load more go together.
+	tempo = 10 * time.Millisecond
 	// ordersPause is how often a lane looks for orders while there are no events.
 	ordersPause = 200 * time.Millisecond
 	// meetTimeout bounds how long the lane that follows is held by one that joins it.
@@ -52,6 +55,7 @@ type lane struct {
 	last     anchor
 	parked   map[string]time.Time // by key, since when
 	pending  []*item              // delivered, and not applied yet
+	begun    time.Time            // the last batch
 }
 
 func newLane(r *runner, ps parts) *lane {
@@ -443,7 +447,15 @@ func (l *lane) receive(ctx context.Context, items <-chan *item, tick <-chan time
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if l.caughtUp.Load() {
+			select {
+			case <-time.After(time.Until(l.begun.Add(tempo))):
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
 	}
+	l.begun = time.Now()
 	for len(l.pending) < maxBatch {
 		select {
 		case i, open := <-items:

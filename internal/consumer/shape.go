@@ -47,7 +47,8 @@ type relation struct {
 
 // newTable is a table of a build; extra columns are the runtime's own.
 func newTable(build, name string, columns []column, extra ...column) *table {
-	return &table{base: name, name: pgx.Identifier{build, name}.Sanitize(), columns: columns, extra: extra}
+	at := pgx.Identifier{build, name}
+	return &table{at: at, name: at.Sanitize(), columns: columns, extra: extra}
 }
 
 // derivedName names the table of a report or list, which has a version of its own within the build of its fold.

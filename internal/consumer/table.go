@@ -25,8 +25,8 @@ type column struct {
 // table is a row struct as Postgres keeps it. All values travel as arrays, one for each column, so that any number of
 // rows is written by one statement whose text never changes.
 type table struct {
-	base    string // without its schema
-	name    string // quoted, with its schema
+	at      pgx.Identifier // with its schema
+	name    string         // at, quoted
 	columns []column
 	// extra are columns of the runtime's own, behind those of the struct.
 	extra   []column
@@ -123,7 +123,7 @@ func (t *table) createIndexes() []string {
 	}
 	statements := make([]string, len(definitions))
 	for i, definition := range definitions {
-		name := pgx.Identifier{fmt.Sprintf("%s_index_%d", t.base, i+1)}.Sanitize()
+		name := pgx.Identifier{fmt.Sprintf("%s_index_%d", t.at[1], i+1)}.Sanitize()
 		statements[i] = fmt.Sprintf("CREATE INDEX IF NOT EXISTS %s ON %s %s", name, t.name, definition)
 	}
 	return statements
@@ -152,6 +152,16 @@ func (t *table) upsert(set string) string {
 	}
 	return fmt.Sprintf("INSERT INTO %s AS t (%s) SELECT %s FROM %s ORDER BY %s ON CONFLICT (%s) DO %s",
 		t.name, list(columns), list(columns), unnest(columns), list(t.keys()), list(t.keys()), conflict)
+}
+
+// copy writes rows that are not there yet.
+func (t *table) copy(ctx context.Context, tx pgx.Tx, rows [][]any) error {
+	var columns []string
+	for _, c := range t.all() {
+		columns = append(columns, c.name)
+	}
+	_, err := tx.CopyFrom(ctx, t.at, columns, pgx.CopyFromRows(rows))
+	return err
 }
 
 // replace sets all columns but the key's and the local ones.
