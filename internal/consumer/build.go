@@ -227,7 +227,7 @@ func (l *lane) fillDerived(ctx context.Context) error {
 		}
 	}
 	for _, p := range l.parts {
-		if err := pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error { return l.fillPart(ctx, tx, p, all, kept) }); err != nil {
+		if err := inTransaction(ctx, l.r.c.pool, func(tx pgx.Tx) error { return l.fillPart(ctx, tx, p, all, kept) }); err != nil {
 			return fmt.Errorf("fill what is derived for partition %d: %w", p.number, err)
 		}
 	}

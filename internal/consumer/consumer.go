@@ -163,7 +163,7 @@ func (c *Consumer) Run(ctx context.Context) error {
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	begin := func(f func(context.Context) error) { g.Go(func() error { return f(ctx) }) }
-	begin(c.feed.run)
+	begin(func(ctx context.Context) error { return c.repeat(ctx, "feed", nil, c.feed.run) })
 	begin(c.notify.run)
 	begin(func(ctx context.Context) error {
 		return c.repeat(ctx, "leases", c.rounds, func(ctx context.Context) error { return c.round(ctx, begin) })
@@ -224,6 +224,9 @@ func (c *Consumer) round(ctx context.Context, begin func(func(context.Context) e
 	holdings, err := renew(ctx, c.pool, c.member, c.reports())
 	if err != nil {
 		return err
+	}
+	for _, r := range c.running() { // first of all: nobody may act on what has become another's
+		r.keep(holdings[r.name].ours)
 	}
 	c.mu.Lock()
 	first := c.renewed.IsZero()
@@ -292,7 +295,6 @@ func (c *Consumer) reports() []report {
 
 // balance gives up what is more than our share of a build, or takes what is free of it.
 func (c *Consumer) balance(ctx context.Context, r *runner, h *holding) error {
-	r.keep(h.ours)
 	share := h.share()
 	owned := r.owned()
 	c.mu.Lock()

@@ -164,7 +164,9 @@ func (l *lane) work(ctx context.Context) error {
 
 // load reads where the partitions stand. Those that stand elsewhere than most are left to other lanes.
 func (l *lane) load(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, fillBatchTimeout)
+	fill, cancel := context.WithTimeout(ctx, fillBatchTimeout)
+	defer cancel()
+	ctx, cancel = context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
 	store, err := l.r.c.log.Identity(ctx)
 	if err != nil {
@@ -185,7 +187,7 @@ func (l *lane) load(ctx context.Context) error {
 	for _, ps := range groups {
 		still = append(still, ps.numbers()...)
 	}
-	l.r.dropped(slices.DeleteFunc(l.parts.numbers(), func(p int) bool { return slices.Contains(still, p) }))
+	l.r.dropped(slices.DeleteFunc(slices.Clone(l.parts), func(p part) bool { return slices.Contains(still, p.number) }))
 	l.keep(most)
 	for at, ps := range groups {
 		if at != l.last {
@@ -202,10 +204,10 @@ func (l *lane) load(ctx context.Context) error {
 	if err := l.r.current().belongsTo(ctx, l.r.c.log, store, l.position, l.last); err != nil {
 		return err
 	}
-	if err := l.fillDerived(ctx); err != nil {
+	if err := l.loadParked(ctx); err != nil {
 		return err
 	}
-	return l.loadParked(ctx)
+	return l.fillDerived(fill)
 }
 
 // keep goes on with some partitions only.
@@ -474,13 +476,13 @@ func (l *lane) receive(ctx context.Context, items <-chan *item, tick <-chan time
 func (l *lane) obey(ctx context.Context) error {
 	o := l.r.orders(l)
 	if gone := append(o.lost, o.given...); len(gone) > 0 {
-		kept := slices.DeleteFunc(slices.Clone(l.parts), func(p part) bool { return slices.Contains(gone, p.number) })
+		kept := slices.DeleteFunc(slices.Clone(l.parts), func(p part) bool { return slices.Contains(gone, p) })
 		l.keep(kept)
 		l.forgetParked()
 	}
 	if len(o.given) > 0 {
 		// Should this fail, the lease runs out by itself.
-		if err := release(ctx, l.r.c.pool, l.r.c.member, l.r.name, o.given); err != nil {
+		if err := release(ctx, l.r.c.pool, l.r.c.member, l.r.name, o.given.numbers()); err != nil {
 			l.logger().Warn("partitions can't be given up", "err", err)
 		}
 		l.r.dropped(o.given)
@@ -513,7 +515,7 @@ func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position)
 	b := &batch{log: l.r.c.log, end: l.position, last: l.last, observe: l.r.c.metrics.observe(l.r.label()), filling: !l.r.isFilled()}
 	var newer error
 	for _, i := range items {
-		if i.Event != nil && i.Position > l.position {
+		if i.Event != nil && i.Position > b.end { // what the feed has delivered as well is there once
 			if applied == 0 && l.caughtUp.Load() {
 				l.behind.Store(i.Event.Created.UnixNano()) // everything before it is there
 			}

@@ -16,7 +16,7 @@ const (
 	roundPause = 500 * time.Millisecond
 	// leaseTime is how long a partition stays with a process that is not heard of. It is measured by the clock of Postgres.
 	leaseTime = 4 * time.Second
-	// releaseTimeout bounds the giving up of everything by one that stops.
+	// releaseTimeout bounds the giving up of partitions.
 	releaseTimeout = 2 * time.Second
 )
 
@@ -27,14 +27,22 @@ type report struct {
 	behind   time.Duration
 }
 
-// holding is what Postgres says of a build: which partitions are ours there, which are free, and how many processes run it.
+// holding is what Postgres says of a build: which partitions are ours there, which are free, how many processes run it, and
+// how many of them come before this one.
 type holding struct {
-	ours, free map[int]bool
-	members    int
+	ours, free      map[int]bool
+	members, before int
 }
 
-// share is how many partitions a process should have.
-func (h holding) share() int { return (partitions + h.members - 1) / max(h.members, 1) }
+// share is how many partitions this process should have. The shares of all add up to all partitions, so that nobody is left
+// without one for the sake of others; what can't be divided goes to the first.
+func (h holding) share() int {
+	share := partitions / max(h.members, 1)
+	if h.before < partitions%max(h.members, 1) {
+		share++
+	}
+	return share
+}
 
 // renew says that a process is alive, extends its leases, and tells how things stand. It is committed synchronously, as
 // everything about leases is: after a crash of Postgres nobody may hold an older one.
@@ -57,12 +65,15 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 			SET seen_at = EXCLUDED.seen_at, gone = false, caught_up = EXCLUDED.caught_up, behind_since = EXCLUDED.behind_since`,
 			member, builds, caughtUp, behind)
 		b.Queue(`UPDATE consumer.leases SET expires_at = clock_timestamp() + $3::interval WHERE member = $1 AND build = ANY ($2)`, member, builds, leaseTime)
-		b.Queue(`SELECT build, count(*) FROM consumer.members
-			WHERE build = ANY ($1) AND NOT gone AND seen_at > clock_timestamp() - $2::interval GROUP BY build`, builds, leaseTime).
+		b.Queue(`SELECT build, count(*), count(*) FILTER (WHERE member < $3) FROM consumer.members
+			WHERE build = ANY ($1) AND NOT gone AND seen_at > clock_timestamp() - $2::interval GROUP BY build`, builds, leaseTime, member).
 			Query(func(rows pgx.Rows) error {
 				var build string
-				var members int
-				_, err := pgx.ForEachRow(rows, []any{&build, &members}, func() error { holdings[build].members = members; return nil })
+				var members, before int
+				_, err := pgx.ForEachRow(rows, []any{&build, &members, &before}, func() error {
+					holdings[build].members, holdings[build].before = members, before
+					return nil
+				})
 				return err
 			})
 		b.Queue(`SELECT build, partition, coalesce(member = $1, false), member IS NULL OR expires_at < clock_timestamp()
@@ -90,11 +101,24 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 	return holdings, nil
 }
 
+// unsynced is for a transaction whose loss does no harm.
+const unsynced = "synchronous_commit = off"
+
+// inTransaction runs a transaction that others may have to wait for, with settings of its own. Should the process be cut off from
+// Postgres, or stopped, in the midst of it, Postgres breaks it off by the time the lease has run out.
+func inTransaction(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error, settings ...string) error {
+	begin := fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", leaseTime.Milliseconds())
+	for _, s := range settings {
+		begin += "; SET LOCAL " + s
+	}
+	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{BeginQuery: begin}, f)
+}
+
 // claim takes those of some partitions that are free, or ours without our knowing, under a token never used before.
 func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build string, wanted []int) (parts, error) {
 	owner := uuid.New()
 	var taken parts
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	err := inTransaction(ctx, pool, func(tx pgx.Tx) error {
 		// Who is before us gets them: there is no waiting for one that is being taken.
 		rows, err := tx.Query(ctx, `
 			UPDATE consumer.leases SET member = $1, expires_at = clock_timestamp() + $4::interval
@@ -127,6 +151,8 @@ func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build stri
 
 // release gives partitions up, so that others may take them at once.
 func release(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build string, given []int) error {
+	ctx, cancel := context.WithTimeout(ctx, releaseTimeout)
+	defer cancel()
 	_, err := pool.Exec(ctx, `UPDATE consumer.leases SET member = NULL, expires_at = NULL WHERE build = $1 AND member = $2 AND partition = ANY ($3)`,
 		build, member, given)
 	return err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -41,10 +42,20 @@ type numberLog struct {
 
 	mu    sync.Mutex
 	asked func() // when the identity is asked for
+
+	subscriptions atomic.Int64 // at present
+	subscribed    atomic.Int64 // ever
 }
 
 func newNumberLog(t *testing.T) *numberLog {
 	return &numberLog{Log: memorylog.New(numbers{}), t: t}
+}
+
+func (l *numberLog) Subscribe(ctx context.Context, categories []string, after eventlog.Position, deliver func(context.Context, eventlog.Delivery) error) error {
+	l.subscriptions.Add(1)
+	l.subscribed.Add(1)
+	defer l.subscriptions.Add(-1)
+	return l.Log.Subscribe(ctx, categories, after, deliver)
 }
 
 func (l *numberLog) onIdentity(f func()) {

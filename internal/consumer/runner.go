@@ -146,8 +146,8 @@ func (r *runner) stop() {
 // orders are what a lane has to do before it goes on.
 type orders struct {
 	paused bool
-	lost   []int // partitions that are not ours any more
-	given  []int // partitions to be given up
+	lost   parts // that are not ours any more
+	given  parts // to be given up
 }
 
 func (r *runner) orders(l *lane) orders {
@@ -157,9 +157,9 @@ func (r *runner) orders(l *lane) orders {
 	for _, p := range l.parts {
 		switch {
 		case r.owners[p.number] != p.owner:
-			o.lost = append(o.lost, p.number)
+			o.lost = append(o.lost, p)
 		case r.given[p.number]:
-			o.given = append(o.given, p.number)
+			o.given = append(o.given, p)
 		}
 	}
 	return o
@@ -178,13 +178,15 @@ func (r *runner) wishesOf(l *lane) []wish {
 	return all
 }
 
-// dropped notes that partitions were given up, or lost.
-func (r *runner) dropped(numbers []int) {
+// dropped notes that partitions were given up, or lost. Those that have been taken again since are ours.
+func (r *runner) dropped(ps parts) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for _, p := range numbers {
-		delete(r.owners, p)
-		delete(r.given, p)
+	for _, p := range ps {
+		if r.owners[p.number] == p.owner {
+			delete(r.owners, p.number)
+			delete(r.given, p.number)
+		}
 	}
 }
 
