@@ -227,7 +227,7 @@ func (l *lane) fillDerived(ctx context.Context) error {
 		}
 	}
 	for _, p := range l.parts {
-		if err := inTransaction(ctx, l.r.c.pool, func(tx pgx.Tx) error { return l.fillPart(ctx, tx, p, all, kept) }); err != nil {
+		if err := pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error { return l.fillPart(ctx, tx, p, all, kept) }); err != nil {
 			return fmt.Errorf("fill what is derived for partition %d: %w", p.number, err)
 		}
 	}
@@ -266,6 +266,9 @@ func (l *lane) makeDerived(ctx context.Context, r relation) error {
 }
 
 func (l *lane) fillPart(ctx context.Context, tx pgx.Tx, p part, all []relation, kept []string) error {
+	if _, err := tx.Exec(ctx, breakOff(batchTimeout)); err != nil {
+		return err
+	}
 	// Nobody may make the table anew, or write the partition, meanwhile.
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))", buildsLock(l.r.model.name)); err != nil {
 		return err

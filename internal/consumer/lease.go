@@ -16,6 +16,8 @@ const (
 	roundPause = 500 * time.Millisecond
 	// leaseTime is how long a partition stays with a process that is not heard of. It is measured by the clock of Postgres.
 	leaseTime = 4 * time.Second
+	// memory is for how long it is known that there once was a process.
+	memory = 24 * time.Hour
 	// releaseTimeout bounds the giving up of partitions.
 	releaseTimeout = 2 * time.Second
 )
@@ -64,6 +66,7 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 			ON CONFLICT (build, member) DO UPDATE
 			SET seen_at = EXCLUDED.seen_at, gone = false, caught_up = EXCLUDED.caught_up, behind_since = EXCLUDED.behind_since`,
 			member, builds, caughtUp, behind)
+		b.Queue(`DELETE FROM consumer.members WHERE build = ANY ($1) AND seen_at < clock_timestamp() - $2::interval`, builds, memory)
 		b.Queue(`UPDATE consumer.leases SET expires_at = clock_timestamp() + $3::interval WHERE member = $1 AND build = ANY ($2)`, member, builds, leaseTime)
 		b.Queue(`SELECT build, count(*), count(*) FILTER (WHERE member < $3) FROM consumer.members
 			WHERE build = ANY ($1) AND NOT gone AND seen_at > clock_timestamp() - $2::interval GROUP BY build`, builds, leaseTime, member).
@@ -101,24 +104,20 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 	return holdings, nil
 }
 
-// unsynced is for a transaction whose loss does no harm.
-const unsynced = "synchronous_commit = off"
-
-// inTransaction runs a transaction that others may have to wait for, with settings of its own. Should the process be cut off from
-// Postgres, or stopped, in the midst of it, Postgres breaks it off by the time the lease has run out.
-func inTransaction(ctx context.Context, pool *pgxpool.Pool, f func(pgx.Tx) error, settings ...string) error {
-	begin := fmt.Sprintf("BEGIN; SET LOCAL idle_in_transaction_session_timeout = %d", leaseTime.Milliseconds())
-	for _, s := range settings {
-		begin += "; SET LOCAL " + s
-	}
-	return pgx.BeginTxFunc(ctx, pool, pgx.TxOptions{BeginQuery: begin}, f)
+// breakOff is a statement for a transaction that others may have to wait for. Should the process be stopped in the midst of it,
+// or cut off from Postgres, then Postgres breaks it off after a time.
+func breakOff(after time.Duration) string {
+	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", after.Milliseconds())
 }
 
 // claim takes those of some partitions that are free, or ours without our knowing, under a token never used before.
 func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build string, wanted []int) (parts, error) {
 	owner := uuid.New()
 	var taken parts
-	err := inTransaction(ctx, pool, func(tx pgx.Tx) error {
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
+			return err
+		}
 		// Who is before us gets them: there is no waiting for one that is being taken.
 		rows, err := tx.Query(ctx, `
 			UPDATE consumer.leases SET member = $1, expires_at = clock_timestamp() + $4::interval
