@@ -63,7 +63,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.consume()() // makes the tables
 	w.ready.Store(true)
-	conn := w.serve()
+	conn := serve(t, w.peers)
 	w.steps = steps{
 		inventory: inventoryv1.NewInventoryServiceClient(conn),
 		payments:  paymentv1.NewPaymentServiceClient(conn),
@@ -189,31 +189,31 @@ func (w *world) start() (stop func()) {
 }
 
 // serve starts all three services on one port and dials it.
-func (w *world) serve() *grpc.ClientConn {
-	w.t.Helper()
+func serve(t *testing.T, p *peers) *grpc.ClientConn {
+	t.Helper()
 	m := rpc.NewMetrics(prometheus.NewRegistry())
 	logger := slog.New(slog.DiscardHandler)
 	s := rpc.NewServer("peers", logger, m)
-	inventoryv1.RegisterInventoryServiceServer(s, inventoryPeer{peers: w.peers})
-	paymentv1.RegisterPaymentServiceServer(s, paymentPeer{peers: w.peers})
-	orderv1.RegisterOrderServiceServer(s, orderPeer{peers: w.peers})
+	inventoryv1.RegisterInventoryServiceServer(s, inventoryPeer{peers: p})
+	paymentv1.RegisterPaymentServiceServer(s, paymentPeer{peers: p})
+	orderv1.RegisterOrderServiceServer(s, orderPeer{peers: p})
 	lis, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(lis) }()
-	w.t.Cleanup(func() {
+	t.Cleanup(func() {
 		s.Stop()
 		if err := <-served; err != nil {
-			w.t.Errorf("the services: %v", err)
+			t.Errorf("the services: %v", err)
 		}
 	})
 	conn, err := rpc.Dial(lis.Addr().String(), "peers", logger, m)
 	if err != nil {
-		w.t.Fatal(err)
+		t.Fatal(err)
 	}
-	w.t.Cleanup(func() { conn.Close() })
+	t.Cleanup(func() { conn.Close() })
 	return conn
 }
 
