@@ -21,6 +21,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
@@ -30,8 +31,10 @@ import (
 	"github.com/purserhq/purser/internal/readmodel"
 	"github.com/purserhq/purser/internal/secret"
 	catalogv1 "github.com/purserhq/purser/proto/purser/catalog/v1"
+	fulfillmentevent "github.com/purserhq/purser/proto/purser/fulfillment/event/v1"
 	inventoryv1 "github.com/purserhq/purser/proto/purser/inventory/v1"
 	orderv1 "github.com/purserhq/purser/proto/purser/order/v1"
+	paymentevent "github.com/purserhq/purser/proto/purser/payment/event/v1"
 )
 
 const (
@@ -213,12 +216,13 @@ func (c *crashing) stopProjector() {
 func (c *crashing) leased() {
 	c.t.Helper()
 	eventually(c.t, takeOver, func() error {
-		var free int
-		if err := c.pool.QueryRow(c.t.Context(), `SELECT count(*) FROM consumer.leases WHERE expires_at IS NULL OR expires_at < clock_timestamp()`).Scan(&free); err != nil {
+		var free string
+		if err := c.pool.QueryRow(c.t.Context(), `SELECT coalesce(string_agg(build || ' ' || partition, ', '), '')
+			FROM consumer.leases WHERE expires_at IS NULL OR expires_at < clock_timestamp()`).Scan(&free); err != nil {
 			return err
 		}
-		if free > 0 {
-			return fmt.Errorf("%d partitions are run by nobody", free)
+		if free != "" {
+			return fmt.Errorf("run by nobody: %s", free)
 		}
 		return nil
 	})
@@ -313,9 +317,10 @@ func (c *crashing) settled() {
 	})
 }
 
-// orders is a load: orders that are placed, reserved, confirmed, changed and cancelled.
+// orders is a load: orders that are placed, reserved, paid, confirmed and cancelled.
 type orders struct {
 	clients
+	log    *eventlog.Log
 	stop   func()
 	placed atomic.Int64
 }
@@ -339,7 +344,7 @@ func (c *crashing) load() *orders {
 		return conn
 	}
 	write := dial("write", writePorts)
-	o := &orders{clients: clients{
+	o := &orders{log: c.log, clients: clients{
 		catalog: catalogv1.NewCatalogServiceClient(write), orders: orderv1.NewOrderServiceClient(write),
 		inventory: inventoryv1.NewInventoryServiceClient(dial("inventory", inventoryPorts)),
 	}}
@@ -377,6 +382,16 @@ func (o *orders) one(ctx context.Context, product string, n int) error {
 	}); err != nil {
 		return fmt.Errorf("reserve: %w", err)
 	}
+	// What the other services would record.
+	for _, m := range []proto.Message{
+		&fulfillmentevent.LineReserved{OrderId: id, ProductId: product, Quantity: int64(1 + n%3)},
+		&paymentevent.AuthorizationRequested{OrderId: id, CustomerId: "c-1", Amount: placed.GetTotal()},
+		&paymentevent.PaymentAuthorized{OrderId: id},
+	} {
+		if err := o.append(ctx, id, m); err != nil {
+			return err
+		}
+	}
 	if n%4 > 0 {
 		if _, err := o.orders.ConfirmOrder(ctx, &orderv1.ConfirmOrderRequest{RequestId: uuid.NewString(), OrderId: id}); err != nil {
 			return fmt.Errorf("confirm: %w", err)
@@ -386,6 +401,22 @@ func (o *orders) one(ctx context.Context, product string, n int) error {
 		if _, err := o.orders.CancelOrder(ctx, &orderv1.CancelOrderRequest{RequestId: uuid.NewString(), OrderId: id, Reason: "no longer wanted"}); err != nil {
 			return fmt.Errorf("cancel: %w", err)
 		}
+	}
+	return nil
+}
+
+// append appends an event to that stream of an order to which it belongs.
+func (o *orders) append(ctx context.Context, order string, m proto.Message) error {
+	// The packages of event messages are purser.<area>.event.v1, and an order's areas are its categories.
+	stream := eventlog.StreamName(string(m.ProtoReflect().Descriptor().ParentFile().Package().Parent().Parent().Name()), order)
+	stored, err := o.log.Read(ctx, stream, 0, 0)
+	if err == nil {
+		_, err = o.log.Append(ctx, stream, eventlog.Revision(len(stored)-1), []eventlog.NewEvent{{
+			ID: uuid.New(), Message: m, Meta: eventlog.Metadata{OccurredAt: time.Now()},
+		}})
+	}
+	if err != nil {
+		return fmt.Errorf("append to %s: %w", stream, err)
 	}
 	return nil
 }

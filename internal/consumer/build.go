@@ -266,7 +266,7 @@ func (l *lane) makeDerived(ctx context.Context, r relation) error {
 }
 
 func (l *lane) fillPart(ctx context.Context, tx pgx.Tx, p part, all []relation, kept []string) error {
-	if _, err := tx.Exec(ctx, breakOff(batchTimeout)); err != nil {
+	if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
 		return err
 	}
 	// Nobody may make the table anew, or write the partition, meanwhile.
@@ -296,6 +296,9 @@ func (l *lane) fillPart(ctx context.Context, tx pgx.Tx, p part, all []relation, 
 		}
 		if len(added) == 0 {
 			continue
+		}
+		if _, err := tx.Exec(ctx, breakOff(batchTimeout)); err != nil { // what is filled is made in memory
+			return err
 		}
 		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1", r.table.name, partitionColumn), p.number); err != nil {
 			return err

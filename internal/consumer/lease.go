@@ -118,11 +118,12 @@ func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build stri
 		if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
 			return err
 		}
-		// Who is before us gets them: there is no waiting for one that is being taken.
+		// There is no waiting for one that is being taken, or that a transaction of the one before has still to do with: it is taken
+		// later, and holds up no other.
 		rows, err := tx.Query(ctx, `
 			UPDATE consumer.leases SET member = $1, expires_at = clock_timestamp() + $4::interval
 			WHERE build = $2 AND partition IN (
-				SELECT partition FROM consumer.leases
+				SELECT partition FROM consumer.leases JOIN consumer.checkpoints USING (build, partition)
 				WHERE build = $2 AND partition = ANY ($3) AND (member IS NULL OR member = $1 OR expires_at < clock_timestamp())
 				FOR UPDATE SKIP LOCKED)
 			RETURNING partition`, member, build, wanted, leaseTime)
@@ -133,7 +134,7 @@ func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build stri
 		if err != nil {
 			return err
 		}
-		// This waits for a transaction of the one before that is under way, and fences off all others of it.
+		// This fences off all later transactions of the one before.
 		if _, err := tx.Exec(ctx, `UPDATE consumer.checkpoints SET owner = $2 WHERE build = $1 AND partition = ANY ($3)`, build, owner, free); err != nil {
 			return err
 		}
