@@ -60,6 +60,7 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 	}
 	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
 		var b pgx.Batch
+		b.Queue(breakOff(leaseTime))
 		b.Queue(`INSERT INTO consumer.members AS m (build, member, seen_at, caught_up, behind_since)
 			SELECT r.build, $1, clock_timestamp(), r.caught_up, clock_timestamp() - r.behind
 			FROM unnest($2::text[], $3::boolean[], $4::interval[]) AS r (build, caught_up, behind) JOIN consumer.builds USING (build)
@@ -163,6 +164,9 @@ func leave(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
 	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
+			return err
+		}
 		if _, err := tx.Exec(ctx, `UPDATE consumer.leases SET member = NULL, expires_at = NULL WHERE member = $1`, member); err != nil {
 			return err
 		}
