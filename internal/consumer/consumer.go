@@ -298,7 +298,7 @@ func (c *Consumer) balance(ctx context.Context, r *runner, h *holding) error {
 	share := h.share()
 	owned := r.owned()
 	c.mu.Lock()
-	c.shares[r.name] = min(share, owned+len(h.free))
+	c.shares[r.name] = share
 	c.mu.Unlock()
 	if owned > share {
 		r.giveUp(owned - share)

@@ -349,6 +349,9 @@ func (c *Consumer) startDropping(ctx context.Context, name string) (model string
 
 // lockBuilds has one transaction at a time change which builds of a model there are.
 func lockBuilds(ctx context.Context, tx pgx.Tx, model string) error {
+	if _, err := tx.Exec(ctx, breakOff(batchTimeout)); err != nil {
+		return err
+	}
 	_, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock(hashtextextended($1, 0))", buildsLock(model))
 	return err
 }
