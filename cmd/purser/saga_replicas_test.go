@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net/http"
 	"path/filepath"
@@ -9,7 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/purserhq/purser/internal/localpostgres"
+	"github.com/purserhq/purser/services/saga"
 )
 
 // A second saga shares the orders with that of a whole Purser, and is killed in the midst of them: the other one finishes all,
@@ -25,14 +29,19 @@ func TestASagaThatIsKilledLeavesItsOrdersToTheOther(t *testing.T) {
 	second := runPurser(t, "saga", "--grpc-port", strconv.Itoa(own.grpc), "--http-port", strconv.Itoa(own.http), "--postgres-url", database,
 		"--eventstore-url", "esdb://"+i.addr(eventstorePorts)+"?tls=false", "--secret-file", filepath.Join(i.dir, "secret"),
 		"--write-url", i.addr(writePorts), "--inventory-url", i.addr(inventoryPorts), "--payment-url", i.addr(paymentPorts))
+	conn, err := pgx.Connect(t.Context(), database)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(context.WithoutCancel(t.Context()))
 	eventually(t, startTimeout, func() error { // it has its share
-		resp, err := http.Get("http://" + metrics + "/readyz")
-		if err != nil {
+		var shares int
+		if err := conn.QueryRow(t.Context(), `SELECT count(*) FROM (SELECT FROM consumer.leases JOIN consumer.builds USING (build)
+			WHERE model = $1 AND expires_at > clock_timestamp() GROUP BY member HAVING count(*) = 8) AS halves`, saga.Models()[0].Name()).Scan(&shares); err != nil {
 			return err
 		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s\n%s", resp.Status, second.stderr)
+		if shares != 2 {
+			return fmt.Errorf("%d of the two have a half\n%s", shares, second.stderr)
 		}
 		return nil
 	})
