@@ -147,7 +147,7 @@ func (w *world) recorded(order string) []eventlog.Event {
 // listed reads an item back, whether or not it is due.
 func (w *world) listed(k itemKey) (task, bool) {
 	w.t.Helper()
-	tasks, err := w.list.due(w.t.Context(), []string{k.step}, everyPartition(), w.clock.now().Add(100*time.Hour), nil, 1000)
+	tasks, err := w.list.due(w.t.Context(), []string{k.step}, everyPartition(), w.clock.now().Add(100*time.Hour), 1000)
 	if err != nil {
 		w.t.Fatal(err)
 	}

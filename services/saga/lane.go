@@ -44,8 +44,9 @@ func (t task) key() itemKey { return itemKey{t.OrderID, t.Step, t.ProductID} }
 
 // rest keeps an item from being done again while it is under way, or was done a moment ago.
 type rest struct {
-	until time.Time
-	done  int // times in a row that it was done and stayed on the list
+	underWay bool
+	until    time.Time
+	done     int // times in a row that it was done and stayed on the list
 }
 
 func newLane(name string, steps []fulfillmentevent.Step) *lane {
@@ -88,9 +89,10 @@ func (e *executor) work(ctx context.Context, l *lane) error {
 				return nil
 			case slots <- struct{}{}:
 			}
-			l.begin(t.key(), read)
+			l.begin(t.key())
 			workers.Go(func() {
 				defer func() { <-slots }()
+				defer l.ended(t.key())
 				e.do(ctx, l, t, read)
 			})
 		}
@@ -113,8 +115,13 @@ func (e *executor) next(ctx context.Context, l *lane) ([]task, time.Time, error)
 		return nil, time.Time{}, nil // the consumer logs why
 	}
 	read := e.clock()
-	tasks, err := e.list.due(ctx, l.steps, partitions, read, l.resting(read), laneBatch)
-	return tasks, read, err
+	most := laneBatch + l.resting() // so that those who rest hide no others
+	listed, err := e.list.due(ctx, l.steps, partitions, read, most)
+	if err != nil {
+		return nil, read, err
+	}
+	tasks := l.awake(listed, len(listed) < most, read)
+	return tasks[:min(len(tasks), laneBatch)], read, nil
 }
 
 // do makes one attempt at a task and says when the next may be.
@@ -148,11 +155,21 @@ func pause(failed int64) time.Duration {
 	return rand.N(bound)
 }
 
-// begin marks an item as under way: for longer than an attempt can take, should its end be missed.
-func (l *lane) begin(k itemKey, now time.Time) {
+// begin marks an item as under way.
+func (l *lane) begin(k itemKey) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.rests[k] = rest{until: now.Add(time.Hour), done: l.rests[k].done}
+	l.rests[k] = rest{underWay: true, done: l.rests[k].done}
+}
+
+// ended marks an item as not under way any more.
+func (l *lane) ended(k itemKey) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if r, ok := l.rests[k]; ok {
+		r.underWay = false
+		l.rests[k] = r
+	}
 }
 
 func (l *lane) settled(k itemKey, now time.Time) {
@@ -168,18 +185,30 @@ func (l *lane) failed(k itemKey, next time.Time) {
 	l.rests[k] = rest{until: next}
 }
 
-// resting are the items to leave alone for now. What has rested for long enough to be forgotten is.
-func (l *lane) resting(now time.Time) []itemKey {
+// resting is how many items are to be left alone at most.
+func (l *lane) resting() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	var keys []itemKey
+	return len(l.rests)
+}
+
+// awake leaves out the listed items that rest. Those that are not on the list any more are forgotten: all that are missing where
+// the list is complete, and else those that have rested for long enough.
+func (l *lane) awake(listed []task, complete bool, now time.Time) []task {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var awake []task
+	there := make(map[itemKey]bool, len(listed))
+	for _, t := range listed {
+		there[t.key()] = true
+		if r := l.rests[t.key()]; !r.underWay && !r.until.After(now) {
+			awake = append(awake, t)
+		}
+	}
 	for k, r := range l.rests {
-		switch {
-		case r.until.After(now):
-			keys = append(keys, k)
-		case now.Sub(r.until) > maxPause:
+		if !r.underWay && !there[k] && (complete || now.Sub(r.until) > maxPause) {
 			delete(l.rests, k)
 		}
 	}
-	return keys
+	return awake
 }

@@ -18,28 +18,22 @@ type list struct {
 	timeout time.Duration // of each statement
 }
 
-// due returns up to max of the items of some steps whose time has come, of the orders in some partitions, without those that
-// are left out, in the order in which they are to be done: by priority, then by age. An order that is parked rests: its list is from before an
+// due returns up to max of the items of some steps whose time has come, of the orders in some partitions, in the order in which
+// they are to be done: by priority, then by age. An order that is parked rests: its list is from before an
 // event that could not be applied, and may ask for what must not be done any more.
-func (l list) due(ctx context.Context, steps []string, partitions []int, now time.Time, without []itemKey, max int) ([]task, error) {
+func (l list) due(ctx context.Context, steps []string, partitions []int, now time.Time, max int) ([]task, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	orders, names, products := make([]string, len(without)), make([]string, len(without)), make([]string, len(without))
-	for i, k := range without {
-		orders[i], names[i], products[i] = k.order, k.step, k.product
-	}
 	at, err := l.reader.Find(ctx, &todo)
 	if err != nil {
 		return nil, fmt.Errorf("find the to-do list: %w", err)
 	}
 	rows, err := l.pool.Query(ctx, fmt.Sprintf(`
 		SELECT key, %s FROM %s
-		WHERE step = ANY($1) AND _partition = ANY($7) AND next_try <= $2
-		  AND (key, step, product_id) NOT IN (SELECT * FROM unnest($3::text[], $4::text[], $5::text[]))
-		  AND key NOT IN (%s)
+		WHERE step = ANY($1) AND _partition = ANY($2) AND next_try <= $3 AND key NOT IN (%s)
 		ORDER BY priority DESC, since, key, step, product_id
-		LIMIT $6`, consumer.Columns[todoRow](), at.Table, at.Parked()),
-		steps, now, orders, names, products, max, partitions)
+		LIMIT $4`, consumer.Columns[todoRow](), at.Table, at.Parked()),
+		steps, partitions, now, max)
 	if err != nil {
 		return nil, fmt.Errorf("read the to-do list: %w", err)
 	}

@@ -83,9 +83,9 @@ func paid(order string) []proto.Message {
 }
 
 // due reads the items of a step that are due.
-func (w *world) due(step string, now time.Time, without []itemKey, max int) []task {
+func (w *world) due(step string, now time.Time, max int) []task {
 	w.t.Helper()
-	tasks, err := w.list.due(w.t.Context(), []string{step, "MARK_CANCELLED"}, everyPartition(), now, without, max)
+	tasks, err := w.list.due(w.t.Context(), []string{step, "MARK_CANCELLED"}, everyPartition(), now, max)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -111,7 +111,7 @@ func TestDueIsInOrder(t *testing.T) {
 		age      time.Duration
 	}{
 		{"young", standard, time.Second}, {"old", standard, time.Hour}, {"critical", critical, time.Second}, {"expedited", expedited, time.Minute},
-		{"waiting", critical, time.Hour}, {"waited", critical, time.Minute}, {"resting", critical, time.Hour},
+		{"waiting", critical, time.Hour}, {"waited", critical, time.Minute},
 	} {
 		w.happens(o.order, now.Add(-o.age), placedWith(o.order, o.priority))
 	}
@@ -121,13 +121,12 @@ func TestDueIsInOrder(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	resting := []itemKey{{"resting", "RESERVE_STOCK", "mug"}, {"old", "RESERVE_STOCK", "pen"}, {"young", "RELEASE_STOCK", "mug"}}
 	for max, want := range map[int]string{9: "[waited critical expedited old young]", 3: "[waited critical expedited]"} {
-		if got := orders(w.due("RESERVE_STOCK", now, resting, max)); got != want {
+		if got := orders(w.due("RESERVE_STOCK", now, max)); got != want {
 			t.Errorf("%s, want %s", got, want)
 		}
 	}
-	if got, want := orders(w.due("CONFIRM_ORDER", now, resting, 9)), "[paid]"; got != want {
+	if got, want := orders(w.due("CONFIRM_ORDER", now, 9)), "[paid]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 
@@ -136,7 +135,7 @@ func TestDueIsInOrder(t *testing.T) {
 		t.Fatalf("%v, %v", b, err)
 	}
 	for _, step := range b {
-		want := map[string]backlog{"RESERVE_STOCK": {Items: 7, Oldest: now.Add(-time.Hour)}, "CONFIRM_ORDER": {Items: 1, Oldest: now.Add(-2 * time.Hour)}}[step.Step]
+		want := map[string]backlog{"RESERVE_STOCK": {Items: 6, Oldest: now.Add(-time.Hour)}, "CONFIRM_ORDER": {Items: 1, Oldest: now.Add(-2 * time.Hour)}}[step.Step]
 		if step.Items != want.Items || !step.Oldest.Equal(want.Oldest.Truncate(time.Microsecond)) {
 			t.Errorf("%+v, want %+v", step, want)
 		}
@@ -149,7 +148,7 @@ func TestItemsAreComplete(t *testing.T) {
 	w.consume()
 	now := time.Now().UTC().Truncate(time.Microsecond)
 	w.happens("7", now, placedWith("7", typev1.Priority_PRIORITY_EXPEDITED))
-	tasks := w.due("RESERVE_STOCK", now, nil, 9)
+	tasks := w.due("RESERVE_STOCK", now, 9)
 	if len(tasks) != 1 {
 		t.Fatalf("%+v", tasks)
 	}
@@ -176,7 +175,7 @@ func TestItemsKnowTheirCause(t *testing.T) {
 	w.consume()
 	w.shows(last)
 	for _, c := range []struct{ step, eventType string }{{"RESERVE_STOCK", "OrderPlaced"}, {"CONFIRM_ORDER", "PaymentAuthorized"}} {
-		tasks := w.due(c.step, now, nil, 9)
+		tasks := w.due(c.step, now, 9)
 		if len(tasks) != 1 {
 			t.Fatalf("%s: %+v", c.step, tasks)
 		}
@@ -208,7 +207,7 @@ func TestNotesOnFailures(t *testing.T) {
 	}
 	attempts := func() string {
 		all := map[string]string{}
-		for _, task := range w.due("RESERVE_STOCK", now, nil, 9) {
+		for _, task := range w.due("RESERVE_STOCK", now, 9) {
 			all[task.OrderID] = fmt.Sprint(task.Attempts, task.LastError)
 		}
 		return fmt.Sprint(all)
@@ -233,7 +232,7 @@ func TestParkedOrdersRest(t *testing.T) {
 	now := time.Now()
 	w.happens("7", now, paid("7")...)
 	w.happens("8", now, paid("8")...)
-	if got, want := orders(w.due("CONFIRM_ORDER", now, nil, 9)), "[7 8]"; got != want {
+	if got, want := orders(w.due("CONFIRM_ORDER", now, 9)), "[7 8]"; got != want {
 		t.Errorf("%s, want %s", got, want)
 	}
 	stream := eventlog.StreamName(eventschema.Order, "8")
@@ -245,7 +244,7 @@ func TestParkedOrdersRest(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.shows(a.Position)
-	if got, want := orders(w.due("CONFIRM_ORDER", now, nil, 9)), "[7]"; got != want {
+	if got, want := orders(w.due("CONFIRM_ORDER", now, 9)), "[7]"; got != want {
 		t.Errorf("once the other is parked: %s, want %s", got, want)
 	}
 }
@@ -264,7 +263,7 @@ func TestListIsBoundedInTime(t *testing.T) {
 	w.list.timeout = 50 * time.Millisecond
 	for name, use := range map[string]func() error{
 		"due": func() error {
-			_, err := w.list.due(t.Context(), nil, nil, time.Now(), nil, 1)
+			_, err := w.list.due(t.Context(), nil, nil, time.Now(), 1)
 			return err
 		},
 		"failed":   func() error { return w.list.failed(t.Context(), itemKey{}, 1, time.Now(), "") },
