@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"buf.build/go/protovalidate"
 	"github.com/jackc/pgx/v5/pgconn"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/codes"
@@ -86,13 +85,10 @@ func toStatus(ctx context.Context, err error) *status.Status {
 
 // toFault finds the meaning of any error.
 func toFault(ctx context.Context, err error) *fault.Fault {
-	var invalid *protovalidate.ValidationError
 	var conflict *eventlog.ConflictError
 	switch {
 	case fault.Of(err) != nil:
 		return fault.Of(err)
-	case errors.As(err, &invalid):
-		return violations(invalid)
 	case errors.Is(err, eventlog.ErrTooLarge):
 		return &fault.Fault{Kind: fault.Exhausted, Reason: typev1.ErrorReason_ERROR_REASON_MESSAGE_TOO_LARGE, Message: "what the request would store is too large", Err: err}
 	case errors.As(err, &conflict):
@@ -124,36 +120,6 @@ func kindOf(c codes.Code) fault.Kind {
 		}
 	}
 	return fault.Internal
-}
-
-// violations lists the fields that break a rule.
-func violations(err *protovalidate.ValidationError) *fault.Fault {
-	f := &fault.Fault{Kind: fault.Invalid, Reason: typev1.ErrorReason_ERROR_REASON_INVALID_FIELD, Err: err}
-	var words []string
-	for _, v := range err.Violations {
-		field := fault.Field{Path: protovalidate.FieldPathString(v.Proto.GetField()), Description: inWords(v)}
-		f.Fields = append(f.Fields, field)
-		words = append(words, strings.TrimPrefix(field.Path+": "+field.Description, ": "))
-	}
-	f.Message = strings.Join(words, "; ")
-	return f
-}
-
-// patterns says in words what the regular expressions in the .proto files ask for.
-var patterns = map[string]string{
-	"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$": "must be 1 to 64 letters, digits, dots, underscores or hyphens, and begin with a letter or digit",
-	"^[A-Z]{2}$":                        "must be a country's code of two capital letters, such as NL",
-	"^[A-Z]{3}$":                        "must be a currency's code of three capital letters, such as EUR",
-}
-
-// inWords says which rule is broken, for people who know no regular expressions.
-func inWords(v *protovalidate.Violation) string {
-	if v.Proto.GetRuleId() == "string.pattern" && v.RuleValue.IsValid() {
-		if words, ok := patterns[v.RuleValue.String()]; ok {
-			return words
-		}
-	}
-	return v.Proto.GetMessage()
 }
 
 // postgresDown tells errors of the connection to Postgres, and of a server that is stopping or full, from mistakes of ours.
