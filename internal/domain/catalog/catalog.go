@@ -4,6 +4,7 @@ package catalog
 import (
 	"time"
 
+	"github.com/go-playground/validator/v10"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/domain/money"
@@ -123,10 +124,13 @@ func checkName(name string) error {
 	return nil
 }
 
+// codes knows the currencies of ISO 4217.
+var codes = validator.New()
+
 func checkPrice(p *typev1.Money) error {
 	switch {
-	case len(p.GetCurrencyCode()) != 3:
-		return fault.InvalidField("price.currency_code", "must be an ISO 4217 code")
+	case codes.Var(p.GetCurrencyCode(), "iso4217") != nil:
+		return fault.InvalidField("price.currency_code", "must be an ISO 4217 code, such as EUR")
 	case p.GetAmountMinor() < 0, p.GetAmountMinor() > maxPrice:
 		return fault.InvalidField("price.amount_minor", "must be from 0 to %d", int64(maxPrice))
 	}

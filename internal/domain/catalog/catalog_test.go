@@ -55,6 +55,7 @@ func TestDecide(t *testing.T) {
 		{"create again", past{created}, create("Mug", eur(1450)), nil, exists},
 		{"create without a name", nil, create("", eur(1450)), nil, invalid},
 		{"create without a price", nil, create("Mug", nil), nil, invalid},
+		{"create in no such currency", nil, create("Mug", &typev1.Money{CurrencyCode: "ABC", AmountMinor: 1450}), nil, invalid},
 		{"create below zero", nil, create("Mug", eur(-1)), nil, invalid},
 		{"create at the highest price", nil, create("Mug", eur(1e12)), past{&catalogevent.ProductCreated{ProductId: "mug", Name: "Mug", Description: "Blue", Price: eur(1e12)}}, fine},
 		{"create above it", nil, create("Mug", eur(1e12+1)), nil, invalid},

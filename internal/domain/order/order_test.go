@@ -104,6 +104,12 @@ func TestPlaceRefuses(t *testing.T) {
 		{"no address", func(c *order.Place) { c.Address = nil }, invalid, "delivery_address.recipient"},
 		{"no city", func(c *order.Place) { c.Address.City = nil }, invalid, "delivery_address.city"},
 		{"no country", func(c *order.Place) { c.Address.CountryCode = "" }, invalid, "delivery_address.country_code"},
+		{"no such country", func(c *order.Place) { c.Address.CountryCode = "XX" }, invalid, "delivery_address.country_code"},
+		{"a country no more", func(c *order.Place) { c.Address.CountryCode = "YU" }, invalid, "delivery_address.country_code"},
+		{"blank recipient", func(c *order.Place) { c.Address.Recipient = proto.String(" \t ") }, invalid, "delivery_address.recipient"},
+		{"blank street", func(c *order.Place) { c.Address.Line1 = proto.String("\u00a0") }, invalid, "delivery_address.line1"},
+		{"blank city", func(c *order.Place) { c.Address.City = proto.String(" ") }, invalid, "delivery_address.city"},
+		{"blank postal code", func(c *order.Place) { c.Address.PostalCode = " " }, invalid, "delivery_address.postal_code"},
 		{"no payment method", func(c *order.Place) { c.PaymentMethod = "" }, invalid, "payment_method"},
 	} {
 		got, err := new(order.State).Place(place(c.change))

@@ -3,7 +3,9 @@ package order
 import (
 	"errors"
 	"fmt"
+	"strings"
 
+	"github.com/go-playground/validator/v10"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/purserhq/purser/internal/domain/money"
@@ -113,15 +115,21 @@ func sum(lines []Line) (*typev1.Money, error) {
 	return total, nil
 }
 
+// codes knows the countries of ISO 3166-1.
+var codes = validator.New()
+
 // checkAddress wants every part that a parcel needs.
 func checkAddress(a *typev1.Address) error {
 	for _, part := range []struct{ name, value string }{
 		{"recipient", a.GetRecipient()}, {"line1", a.GetLine1()}, {"city", a.GetCity()},
 		{"postal_code", a.GetPostalCode()}, {"country_code", a.GetCountryCode()},
 	} {
-		if part.value == "" {
-			return fault.InvalidField("delivery_address."+part.name, "must be given")
+		if strings.TrimSpace(part.value) == "" {
+			return fault.InvalidField("delivery_address."+part.name, "must be given, and not be blank")
 		}
+	}
+	if codes.Var(a.GetCountryCode(), "iso3166_1_alpha2") != nil {
+		return fault.InvalidField("delivery_address.country_code", "must be an ISO 3166-1 code of two letters, such as NL")
 	}
 	return nil
 }

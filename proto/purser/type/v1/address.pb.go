@@ -22,7 +22,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Address is where an order goes. Lines of up to 200 characters.
+// Address is where an order goes. Lines of up to 200 characters; recipient, line1, city and postal_code must not be blank.
 type Address struct {
 	state     protoimpl.MessageState `protogen:"open.v1"`
 	Recipient *string                `protobuf:"bytes,1,opt,name=recipient,proto3,oneof" json:"recipient,omitempty"`
