@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -191,5 +193,25 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 	}
 	if got, err := os.ReadFile(taken); err != nil || string(got) != "mine" {
 		t.Errorf("the file that was there is %q, %v", got, err)
+	}
+}
+
+// A connection string that can't be read is refused before there is a data directory.
+func TestABadURLOfDevLeavesNothing(t *testing.T) {
+	for name, args := range map[string][]string{
+		"no Postgres":            {"--postgres-url", "bogus"},
+		"a port that is none":    {"--postgres-url", "postgres://me:pw@127.0.0.1:x/purser"},
+		"no event store":         {"--eventstore-url", "bogus"},
+		"one of another kind":    {"--eventstore-url", "http://127.0.0.1:2113"},
+		"a good one and a bogus": {"--eventstore-url", "esdb://127.0.0.1:1?tls=false", "--postgres-url", "bogus"},
+	} {
+		dir := filepath.Join(t.TempDir(), "data")
+		_, err := runCommand(t, append([]string{"dev", "--data-dir", dir, "--port-offset", fmt.Sprint(freeOffset(t))}, args...)...)
+		if err == nil || !strings.Contains(err.Error(), "connection string") || strings.ContainsAny(err.Error(), "\n") || strings.Contains(err.Error(), "pw@") {
+			t.Errorf("%s: %v", name, err)
+		}
+		if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: a data directory was made: %v", name, err)
+		}
 	}
 }

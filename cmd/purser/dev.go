@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -18,7 +19,10 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/purserhq/purser/internal/daemon"
+	"github.com/purserhq/purser/internal/eventlog"
+	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/localpostgres"
+	"github.com/purserhq/purser/internal/postgres"
 	"github.com/purserhq/purser/internal/secret"
 )
 
@@ -67,9 +71,6 @@ func devCommand() *cobra.Command {
 
 // runDev starts the embedded parts, then the services on them, and stops them in the opposite order.
 func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error {
-	if err := os.MkdirAll(cfg.dataDir, 0o711); err != nil {
-		return fmt.Errorf("make the data directory: %w", err)
-	}
 	// The embedded parts outlive the services that use them.
 	embeddedCtx, stopEmbedded := context.WithCancel(context.WithoutCancel(ctx))
 	embedded, embeddedCtx := errgroup.WithContext(embeddedCtx)
@@ -82,6 +83,12 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 		defer p.close()
 		if err := cfg.checkPorts(); err != nil {
 			return err
+		}
+		if err := cfg.checkURLs(p.log); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(cfg.dataDir, 0o711); err != nil {
+			return fmt.Errorf("make the data directory: %w", err)
 		}
 		ownStore := cfg.eventstoreURL == ""
 		if err := startEmbedded(servicesCtx, embeddedCtx, embedded, p, &cfg); err != nil {
@@ -133,6 +140,25 @@ func (cfg devConfig) checkPorts() error {
 	return nil
 }
 
+// checkURLs looks whether the connection strings that are given can be read, also before anything is made. It connects to nothing.
+func (cfg devConfig) checkURLs(log *slog.Logger) error {
+	if cfg.eventstoreURL != "" {
+		store, err := eventlog.Open(cfg.eventstoreURL, eventschema.New(), log, nil)
+		if err != nil {
+			return err
+		}
+		store.Close()
+	}
+	if cfg.postgresURL != "" {
+		pool, err := postgres.Open(cfg.postgresURL, "dev", 0)
+		if err != nil {
+			return err
+		}
+		pool.Close()
+	}
+	return nil
+}
+
 // startEmbedded starts what no URL stands for, and sets its URL. The start ends with startCtx, what was started with ctx.
 func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process, cfg *devConfig) error {
 	if cfg.eventstoreURL != "" {
@@ -149,17 +175,17 @@ func startEmbedded(startCtx, ctx context.Context, g *errgroup.Group, p *process,
 	if cfg.postgresURL != "" {
 		p.log.Info("not a private Postgres, but the one of --postgres-url or PURSER_POSTGRES_URL is used")
 	} else {
-		postgres, err := localpostgres.Start(startCtx, filepath.Join(cfg.dataDir, "postgres"), p.log)
+		cluster, err := localpostgres.Start(startCtx, filepath.Join(cfg.dataDir, "postgres"), p.log)
 		if err != nil {
 			return err
 		}
 		g.Go(func() error {
-			err := postgres.Supervise(ctx)
+			err := cluster.Supervise(ctx)
 			stopCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), stopTimeout)
 			defer cancel()
-			return errors.Join(err, postgres.Stop(stopCtx))
+			return errors.Join(err, cluster.Stop(stopCtx))
 		})
-		cfg.postgresURL = postgres.URL()
+		cfg.postgresURL = cluster.URL()
 	}
 	return nil
 }
