@@ -92,5 +92,15 @@ func (c *caller) stream(ctx context.Context, desc *grpc.StreamDesc, conn *grpc.C
 	if err != nil {
 		return nil, fromStatus(c.service, err)
 	}
-	return s, nil
+	return &callerStream{ClientStream: s, service: c.service}, nil
+}
+
+// callerStream is a stream whose errors are faults too; those of what is sent come out when something is received.
+type callerStream struct {
+	grpc.ClientStream
+	service string
+}
+
+func (s *callerStream) RecvMsg(m any) error {
+	return fromStatus(s.service, s.ClientStream.RecvMsg(m)) // io.EOF and nil are left as they are
 }

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"testing"
@@ -13,6 +14,9 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/purserhq/purser/internal/fault"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
 // A stream goes on for as long as its client wants: it gets no deadline that it did not ask for, and is not logged as slow or
@@ -75,5 +79,58 @@ func TestStreamsHaveTheirOwnTime(t *testing.T) {
 	}
 	if logged.Len() > 0 {
 		t.Errorf("logged %s", &logged)
+	}
+}
+
+// What a stream ends with is a fault on our side of it, as the error of any call is.
+func TestTheEndOfAStreamIsAFault(t *testing.T) {
+	s := NewServer("test", slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
+	s.RegisterService(&grpc.ServiceDesc{ServiceName: "test.Short", HandlerType: (*any)(nil), Streams: []grpc.StreamDesc{
+		{StreamName: "Refuse", ServerStreams: true, Handler: func(_ any, stream grpc.ServerStream) error {
+			if err := stream.SendMsg(&emptypb.Empty{}); err != nil {
+				return err
+			}
+			return fault.Missing(typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND, "build", "b2")
+		}},
+		{StreamName: "End", ServerStreams: true, Handler: func(any, grpc.ServerStream) error { return nil }},
+	}}, struct{}{})
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(lis) }()
+	conn, err := Dial(lis.Addr().String(), "test", slog.New(slog.DiscardHandler), NewMetrics(prometheus.NewRegistry()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	open := func(method string) grpc.ClientStream {
+		t.Helper()
+		stream, err := conn.NewStream(t.Context(), &grpc.StreamDesc{ServerStreams: true}, method)
+		if err == nil {
+			err = stream.CloseSend()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return stream
+	}
+	refused := open("/test.Short/Refuse")
+	if err := refused.RecvMsg(&emptypb.Empty{}); err != nil {
+		t.Errorf("before its end: %v", err)
+	}
+	err = refused.RecvMsg(&emptypb.Empty{})
+	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND) || fault.Of(err).Message != `build "b2" does not exist` {
+		t.Errorf("at its end: %v", err)
+	}
+	if err := open("/test.Short/End").RecvMsg(&emptypb.Empty{}); err != io.EOF {
+		t.Errorf("a stream that is over ends with %v", err)
+	}
+	if err := conn.Close(); err != nil {
+		t.Error(err)
+	}
+	s.Stop()
+	if err := <-served; err != nil {
+		t.Error(err)
 	}
 }
