@@ -18,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
 	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/eventschema"
@@ -90,12 +91,19 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 		if err := os.MkdirAll(cfg.dataDir, 0o711); err != nil {
 			return fmt.Errorf("make the data directory: %w", err)
 		}
-		ownStore := cfg.eventstoreURL == ""
+		ownStore, ownPostgres := cfg.eventstoreURL == "", cfg.postgresURL == ""
 		if err := startEmbedded(servicesCtx, embeddedCtx, embedded, p, &cfg); err != nil {
 			return err
 		}
 		if cfg.rebuild {
-			if err := p.dropDerived(servicesCtx, cfg.postgresURL); err != nil {
+			if err := onDatabase(servicesCtx, cfg.postgresURL, consumer.Drop); err != nil {
+				return err
+			}
+		}
+		if ownPostgres {
+			// Whoever holds leases here is a dev before this one, which is dead: it would have held the directory. Its read models and
+			// its saga would rest for seconds otherwise.
+			if err := onDatabase(servicesCtx, cfg.postgresURL, consumer.EndLeases); err != nil {
 				return err
 			}
 		}

@@ -8,10 +8,14 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/purserhq/purser/internal/localpostgres"
 	"github.com/purserhq/purser/internal/localpostgres/pgtest"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
@@ -35,6 +39,32 @@ func TestStateSurvivesARestart(t *testing.T) {
 		}
 		return err
 	})
+}
+
+// What a process that was killed held is not waited for: here it would be for an hour, and otherwise for some seconds.
+func TestAKilledDevIsReplacedAtOnce(t *testing.T) {
+	i := newInstance(t)
+	product := i.stocked(t, 5)
+	i.kill()
+	url, err := localpostgres.Find(filepath.Join(i.dir, "postgres")) // which runs on
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool, err := pgxpool.New(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	if tag, err := pool.Exec(t.Context(), `UPDATE consumer.leases SET expires_at = now() + interval '1 hour' WHERE member IS NOT NULL`); err != nil || tag.RowsAffected() == 0 {
+		t.Fatalf("%v, %v", tag, err)
+	}
+	i.start()
+	i.clients = i.dial()
+	placed, err := i.orders.PlaceOrder(t.Context(), orderOf(product, 1, "pm_card_visa"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.reaches(t, placed.GetOrderId(), typev1.OrderState_ORDER_STATE_CONFIRMED)
 }
 
 func TestAPortInUseIsSaidInOneSentence(t *testing.T) {

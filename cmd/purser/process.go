@@ -63,14 +63,14 @@ func (p *process) pool(url, service string) (*pgxpool.Pool, error) {
 	return pool, nil
 }
 
-// dropDerived has the read models, reports and to-do lists made anew from the log.
-func (p *process) dropDerived(ctx context.Context, url string) error {
-	pool, err := postgres.Open(url, "rebuild", 0)
+// onDatabase does one thing on a database.
+func onDatabase(ctx context.Context, url string, do func(context.Context, *pgxpool.Pool) error) error {
+	pool, err := postgres.Open(url, "dev", 0)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	return consumer.Drop(ctx, pool)
+	return do(ctx, pool)
 }
 
 func loadSecret(file string) (*secret.Secret, error) {

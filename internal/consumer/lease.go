@@ -175,6 +175,23 @@ func leave(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID) error {
 	})
 }
 
+// EndLeases has nobody hold a partition of any model, so that who starts takes them at once and waits for no lease of one that
+// died. It is for a database on which nobody else runs: one who does all the same can't write any more, and has to wait for
+// its share like all others.
+func EndLeases(ctx context.Context, pool *pgxpool.Pool) error {
+	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, `UPDATE consumer.leases SET member = NULL, expires_at = NULL WHERE member IS NOT NULL`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(ctx, `UPDATE consumer.members SET gone = true WHERE NOT gone`)
+		return err
+	})
+	if err := notMadeYet(err); err != nil {
+		return fmt.Errorf("end leases: %w", err)
+	}
+	return nil
+}
+
 // some picks n at random, so that those who pick at once seldom pick the same.
 func some(of map[int]bool, n int) []int {
 	all := make([]int, 0, len(of))
