@@ -178,6 +178,11 @@ func TestBadArgumentsAreRefused(t *testing.T) {
 		"audit --data-dir /nothere":                    "--data-dir: there is no private Postgres in /nothere/postgres",
 		"projection bogus":                             `unknown command "bogus"`,
 		"projection unpark a":                          "KEY is missing: it is purser projection unpark NAME KEY",
+		"projection switch":                            "NAME is missing: it is purser projection switch NAME [BUILD]",
+		"projection switch a b c":                      `"c" is one argument too many: it is purser projection switch NAME [BUILD]`,
+		"projection drop":                              "BUILD is missing: it is purser projection drop BUILD",
+		"projector --models=payments,nonsense":         `there is no read model "nonsense"; there are order_summaries, order_details, products`,
+		"audit --data-dir /nothere --postgres-url x":   "--data-dir and --postgres-url (PURSER_DATA_DIR, PURSER_POSTGRES_URL) name two databases; give one",
 		"projection parked a b":                        `"b" is one argument too many: it is purser projection parked [NAME]`,
 	} {
 		begun := time.Now()

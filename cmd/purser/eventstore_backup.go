@@ -22,7 +22,7 @@ func eventstoreBackupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "backup DIR",
 		Short: "Copy a running embedded event store into a new directory, and check the copy",
-		Args:  oneArgument,
+		Args:  namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(cmd)
 			if err != nil {

@@ -19,7 +19,7 @@ func eventstoreVerifyCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "verify DIR",
 		Short: "Check the embedded event store in a directory that no process uses",
-		Args:  oneArgument,
+		Args:  namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			log, err := newLogger(cmd)
 			if err != nil {

@@ -17,7 +17,7 @@ func healthCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "health HOST:PORT",
 		Short: "Ask the HTTP port of a service whether it is ready; exits with 1 if not",
-		Args:  oneArgument,
+		Args:  namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeout(cmd.Context(), healthTimeout)
 			defer cancel()

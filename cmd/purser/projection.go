@@ -139,7 +139,7 @@ func projectionParkedCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "parked [NAME]",
 		Short: "List the keys whose events can't be applied, with the cause, of one projection or of all",
-		Args:  oneArgument,
+		Args:  namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &projectionv1.ListParkedKeysRequest{Projection: strings.Join(args, "")}
 			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
@@ -191,16 +191,4 @@ func projectionUnparkCommand() *cobra.Command {
 	}
 	t.addFlags(cmd)
 	return cmd
-}
-
-// namedArguments is for a command with just the arguments that its Use names.
-func namedArguments(cmd *cobra.Command, args []string) error {
-	names := strings.Fields(cmd.Use)[1:]
-	switch {
-	case len(args) < len(names):
-		return fmt.Errorf("%s is missing: it is %s", names[len(args)], cmd.UseLine())
-	case len(args) > len(names):
-		return fmt.Errorf("%q is one argument too many: it is %s", args[len(names)], cmd.UseLine())
-	}
-	return nil
 }

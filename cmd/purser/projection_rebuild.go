@@ -90,7 +90,10 @@ func projectionSwitchCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "switch NAME [BUILD]",
 		Short: "Answer queries from the other build of a projection that is kept, or from the one named",
-		Args:  cobra.RangeArgs(1, 2),
+		Long: "Answer queries from the other build of a projection that is kept, or from the one named, once it has all that the live one has.\n" +
+			"Both are kept up to date until one is dropped, so the same command goes back. purser projection status NAME lists the builds,\n" +
+			"purser projection rebuild NAME makes another one.",
+		Args: namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			req := &projectionv1.SwitchProjectionRequest{Name: args[0]}
 			if len(args) > 1 {
@@ -117,7 +120,9 @@ func projectionDropCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "drop BUILD",
 		Short: "Remove a build that queries are not answered from, with its tables",
-		Args:  namedArguments,
+		Long: "Remove a build that queries are not answered from, with its tables: one that a rebuild left, or that was filled and is not wanted.\n" +
+			"purser projection status NAME lists the builds. A build of another version is removed only when no process of that version runs.",
+		Args: namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
 				reply, err := c.DropBuild(ctx, &projectionv1.DropBuildRequest{Build: args[0]})

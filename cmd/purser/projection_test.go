@@ -98,7 +98,10 @@ func TestAParkedOrderIsCured(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
-	wantLines(t, out, "order_summaries faulty: parked since position", "order_timeline faulty: parked since position", "order_summaries: 2 keys compared")
+	wantLines(t, out, "order_summaries faulty: parked since position", "order_timeline faulty: parked since position", "order_summaries, with sales_by_day and customer_totals: 2 keys compared")
+	if !strings.HasSuffix(out, "\nno difference\n") {
+		t.Errorf("the last line is not that there is no difference:\n%s", out)
+	}
 	if out, err := audit("--model", "payments"); err == nil || !strings.Contains(out, "payments: no version of payments that") {
 		t.Errorf("of a model that never ran: %v\n%s", err, out)
 	}
@@ -144,6 +147,11 @@ func TestAParkedOrderIsCured(t *testing.T) {
 			"status nothing":                  `projection "nothing" does not exist`,
 			"parked nothing":                  `projection "nothing" does not exist`,
 			"pause nothing":                   `projection "nothing" does not exist`,
+			"switch order_summaries":          "there is no other build of order_summaries",
+			"switch order_summaries nothing":  `build "nothing" does not exist`,
+			"switch nothing":                  `projection "nothing" does not exist`,
+			"rebuild nothing":                 `projection "nothing" does not exist`,
+			"drop nothing":                    `build "nothing" does not exist`,
 			"unpark order_details":            "KEY is missing: it is purser projection unpark NAME KEY",
 			"status":                          "NAME is missing: it is purser projection status NAME",
 		} {
@@ -199,12 +207,19 @@ func TestAParkedOrderIsCured(t *testing.T) {
 		}{
 			{[]string{"rebuild", "order_summaries"}, "order_summaries_v2_b2: "},
 			{[]string{"status", "order_summaries"}, "order_summaries_v2_b1  KEPT"},
+			{[]string{"rebuild", "order_summaries"}, ""},
 			{[]string{"switch", "order_summaries"}, "order_summaries_v2_b1  LIVE"},
 			{[]string{"drop", "order_summaries_v2_b2"}, "order_summaries_v2_b2 dropped"},
 			{[]string{"rebuild", "order_summaries", "--no-switch", "--json"}, `"phase":"REBUILD_PHASE_DONE"`},
 			{[]string{"drop", "order_summaries_v2_b3"}, "dropped"},
 		} {
 			out, err := projection(c.args...)
+			if c.want == "" {
+				if err == nil || err.Error() != `build "order_summaries_v2_b1" is still kept beside the live one; drop it first` {
+					t.Errorf("a rebuild beside one that is kept: %v\n%s", err, out)
+				}
+				continue
+			}
 			if err != nil || !strings.Contains(out, c.want) {
 				t.Fatalf("%v: %v\n%s", c.args, err, out)
 			}

@@ -41,7 +41,7 @@ func replayCommand() *cobra.Command {
 			"The events come from the event store, or with --from from files made by `purser stream export`. A file has its events in the\n" +
 			"order of the log. Of several files, whose events may have happened in between each other's, the event comes next that the\n" +
 			"store took first. Positions in the log are not in a file: its events are numbered from 1.",
-		Args: oneArgument,
+		Args: namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			model, err := r.model()
 			if err != nil {

@@ -87,15 +87,15 @@ func anyHas(cmd *cobra.Command, flag string) bool {
 // otherVariables are read elsewhere: by docker-compose.yml.
 var otherVariables = []string{"PURSER_EVENTSTORE_IMAGE", "PURSER_POSTGRES_IMAGE", "PURSER_IMAGE"}
 
-// oneArgument is for a command with one argument, which its Use names: "show STREAM", or "export [STREAM]" where it may be
-// left out.
-func oneArgument(cmd *cobra.Command, args []string) error {
-	_, name, _ := strings.Cut(cmd.Use, " ")
+// namedArguments is for a command with just the arguments that its Use names, as in "switch NAME [BUILD]", of which those in
+// brackets may be left out.
+func namedArguments(cmd *cobra.Command, args []string) error {
+	names := strings.Fields(cmd.Use)[1:]
 	switch {
-	case len(args) == 0 && !strings.HasPrefix(name, "["):
-		return fmt.Errorf("%s is missing: it is %s", name, cmd.UseLine())
-	case len(args) > 1:
-		return fmt.Errorf("%q is one argument too many: it is %s", args[1], cmd.UseLine())
+	case len(args) < len(names) && !strings.HasPrefix(names[len(args)], "["):
+		return fmt.Errorf("%s is missing: it is %s", names[len(args)], cmd.UseLine())
+	case len(args) > len(names):
+		return fmt.Errorf("%q is one argument too many: it is %s", args[len(names)], cmd.UseLine())
 	}
 	return nil
 }

@@ -32,7 +32,7 @@ func streamExportCommand() *cobra.Command {
 			"in the order of the log, each exactly as it is stored.\n\n" +
 			"The file holds everything, personal data too: keep it as you keep the store. Its last line says how many events it has,\n" +
 			"so that one that was cut off is recognised; with --output it appears under its name only once it is whole.",
-		Args: oneArgument,
+		Args: namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 {
 				x.stream = args[0]

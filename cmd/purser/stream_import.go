@@ -30,7 +30,7 @@ func streamImportCommand() *cobra.Command {
 			"twice changes nothing. A stream that has other events than the file, or was deleted or truncated, ends the import with an error.\n" +
 			"Events of streams that share an id, as order-7 and payment-7 do, keep their order in the log.\n\n" +
 			"A file is checked as a whole before anything is written. Standard input can't be, so its faults show when they are reached.",
-		Args: oneArgument,
+		Args: namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.run(cmd, func(ctx context.Context, l *eventlog.Log) error {
 				return interrupted(ctx, m.run(ctx, cmd, l, args[0]), "run it again to go on")

@@ -21,7 +21,7 @@ func streamShowCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "show STREAM",
 		Short: "Show the events of a stream; personal data is masked",
-		Args:  oneArgument,
+		Args:  namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := cmp.Or(atLeast(0, "from", from), atLeast(0, "limit", limit)); err != nil {
 				return err

@@ -7,7 +7,9 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -47,12 +49,13 @@ func newDeployment(t *testing.T) *deployment {
 // replica is one process of a service.
 type replica struct {
 	clients
+	grpc string
 	http string
 	stop func() // as Ctrl-C does; a second does nothing
 }
 
-// start starts a replica of a service, and stops it at the end of the test.
-func (d *deployment) start(t *testing.T, service string, p ports) *replica {
+// start starts a replica of a service, with further arguments, and stops it at the end of the test.
+func (d *deployment) start(t *testing.T, service string, p ports, more ...string) *replica {
 	t.Helper()
 	p = p.offset(freeOffset(t))
 	args := []string{service, "--grpc-port", strconv.Itoa(p.grpc), "--http-port", strconv.Itoa(p.http), "--eventstore-url", "esdb://" + d.store + "?tls=false"}
@@ -62,14 +65,14 @@ func (d *deployment) start(t *testing.T, service string, p ports) *replica {
 	if service != "projector" {
 		args = append(args, "--secret-file", filepath.Join(d.dir, "secret"))
 	}
-	cmd := purser(context.Background(), args...)
+	cmd := purser(context.Background(), append(args, more...)...)
 	var log bytes.Buffer
 	cmd.Stderr = &log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	addr, http := p.on(loopback)
-	r := &replica{http: http}
+	r := &replica{grpc: addr, http: http}
 	var stopped atomic.Bool
 	r.stop = func() {
 		if stopped.Swap(true) {
@@ -107,6 +110,50 @@ func (r *replica) ready(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// Read models can be shared out over projectors that run some each: each lists its own, and queries are answered once all of
+// them are kept.
+func TestProjectorsOfSomeModels(t *testing.T) {
+	d := newDeployment(t)
+	query, write := d.start(t, "query", queryPorts), d.start(t, "write", writePorts)
+	first := d.start(t, "projector", projectorPorts, "--models=payments")
+	first.ready(t)
+	runs := func(p *replica, want ...string) {
+		t.Helper()
+		out, err := runCommand(t, "projection", "list", "--projector-addr", p.grpc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, line := range strings.Split(strings.TrimSpace(out), "\n")[1:] {
+			got = append(got, strings.Fields(line)[0])
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("it runs %q, want %q", got, want)
+		}
+	}
+	runs(first, "payments")
+	if _, err := runCommand(t, "projection", "pause", "products", "--projector-addr", first.grpc); err == nil || err.Error() != `projection "products" does not exist` {
+		t.Errorf("an order to one that does not run the model: %v", err)
+	}
+	if _, err := runCommand(t, "health", query.http); err == nil {
+		t.Error("the query service is ready, but not all read models are kept")
+	}
+
+	others := []string{"order_summaries", "order_details", "products", "stock_levels", "fulfillments", "order_timeline"}
+	second := d.start(t, "projector", projectorPorts, "--models="+strings.Join(others, ","))
+	for _, r := range []*replica{second, query, write} {
+		r.ready(t)
+	}
+	runs(second, others...)
+	placed, err := write.orders.PlaceOrder(t.Context(), orderOf(write.stocked(t, 0), 1, "pm_card_visa"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := shows(t.Context(), query, placed.GetOrderId(), placed, typev1.OrderState_ORDER_STATE_PLACED); err != nil {
+		t.Error(err)
+	}
 }
 
 // Whoever writes and at once reads with the token of the write sees it, every time, whichever replica answers and whichever

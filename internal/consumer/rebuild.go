@@ -213,6 +213,10 @@ func (c *Consumer) Switch(ctx context.Context, model, to string) (Status, error)
 		}
 	}
 	switch {
+	case b.Name == "" && to == "":
+		return Status{}, &fault.Fault{
+			Kind: fault.NotFound, Reason: typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND, Message: fmt.Sprintf("there is no other build of %s", m.name),
+		}
 	case b.Name == "":
 		return Status{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND, "build", to)
 	case !b.Filled:

@@ -58,17 +58,15 @@ func chosen(names []string) ([]consumer.Model, error) {
 	if len(names) == 0 {
 		return all, nil
 	}
-	var some []consumer.Model
+	var known []string
+	for _, m := range all {
+		known = append(known, m.Name())
+	}
 	for _, name := range names {
-		i := slices.IndexFunc(all, func(m consumer.Model) bool { return m.Name() == name })
-		if i < 0 {
-			var known []string
-			for _, m := range all {
-				known = append(known, m.Name())
-			}
+		if !slices.Contains(known, name) {
 			return nil, fmt.Errorf("there is no read model %q; there are %s", name, strings.Join(known, ", "))
 		}
-		some = append(some, all[i])
 	}
-	return some, nil
+	// One that is named twice is still run once.
+	return slices.DeleteFunc(all, func(m consumer.Model) bool { return !slices.Contains(names, m.Name()) }), nil
 }
