@@ -47,6 +47,9 @@ func auditCommand() *cobra.Command {
 				return err
 			}
 			if a.dataDir != "" {
+				if cmd.Flags().Changed("postgres-url") { // by the environment too
+					return errors.New("--data-dir and --postgres-url (PURSER_DATA_DIR, PURSER_POSTGRES_URL) name two databases; give one")
+				}
 				if a.postgresURL, err = localpostgres.Find(filepath.Join(a.dataDir, "postgres")); err != nil {
 					return fmt.Errorf("--data-dir: %w", err)
 				}
@@ -133,7 +136,8 @@ func (a *audit) compare(ctx context.Context, cmd *cobra.Command, l *eventlog.Log
 	case missing:
 		return errors.New("not everything is there to be compared")
 	}
-	return nil
+	_, err = fmt.Fprintln(cmd.OutOrStdout(), "no difference")
+	return err
 }
 
 // line is a difference in words: where it is, and what differs.
@@ -164,7 +168,11 @@ func summarize(out *bufio.Writer, audited []consumer.Audited) error {
 			fmt.Fprintf(out, "%s: no version of %s that this build reads was made yet\n", m.Model, strings.Join(m.Missing, ", "))
 			continue
 		}
-		fmt.Fprintf(out, "%s: %s compared, up to position %d\n", m.Model, plural(m.Keys, "key"), m.Position)
+		with := ""
+		if len(m.Derived) > 0 {
+			with = ", with " + strings.Join(m.Derived, " and ")
+		}
+		fmt.Fprintf(out, "%s%s: %s compared, up to position %d\n", m.Model, with, plural(m.Keys, "key"), m.Position)
 	}
 	return out.Flush()
 }

@@ -44,6 +44,7 @@ type Difference struct {
 // Audited says what an audit has looked at.
 type Audited struct {
 	Model    string
+	Derived  []string          // the names of its reports and lists
 	Position eventlog.Position // the checkpoint
 	Keys     int
 	Parked   []ParkedKey
@@ -85,7 +86,7 @@ func Audit(ctx context.Context, pool *pgxpool.Pool, log Walkable, models []Model
 		if err != nil {
 			return nil, fmt.Errorf("audit %s: %w", a.model.name, err)
 		}
-		done = append(done, Audited{Model: a.model.name, Position: slices.Min(a.positions), Keys: keys, Parked: a.listed})
+		done = append(done, Audited{Model: a.model.name, Derived: a.model.derived, Position: slices.Min(a.positions), Keys: keys, Parked: a.listed})
 	}
 	return done, nil
 }
