@@ -67,6 +67,8 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		"a product twice":    {order(func(r *orderv1.PlaceOrderRequest) { r.Lines = append(r.Lines, r.Lines[0]) }), codes.InvalidArgument, "INVALID_FIELD", "lines[1].product_id"},
 		"no city":            {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress.City = nil }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address.city"},
 		"empty recipient":    {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress.Recipient = proto.String("") }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address.recipient"},
+		"blank city":         {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress.City = proto.String("  ") }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address.city"},
+		"no such country":    {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress.CountryCode = "XX" }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address.country_code"},
 		"no address":         {order(func(r *orderv1.PlaceOrderRequest) { r.DeliveryAddress = nil }), codes.InvalidArgument, "INVALID_FIELD", "delivery_address"},
 		"malformed order id": {order(func(r *orderv1.PlaceOrderRequest) { r.OrderId = "a b" }), codes.InvalidArgument, "INVALID_FIELD", "order_id"},
 		"no payment method":  {order(func(r *orderv1.PlaceOrderRequest) { r.PaymentMethod = "" }), codes.InvalidArgument, "INVALID_FIELD", "payment_method"},
@@ -76,6 +78,7 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 		"negative price":     {create(func(r *catalogv1.CreateProductRequest) { r.Price.AmountMinor = -1 }), codes.InvalidArgument, "INVALID_FIELD", "price"},
 		"no price":           {create(func(r *catalogv1.CreateProductRequest) { r.Price = nil }), codes.InvalidArgument, "INVALID_FIELD", "price"},
 		"malformed currency": {create(func(r *catalogv1.CreateProductRequest) { r.Price.CurrencyCode = "euro" }), codes.InvalidArgument, "INVALID_FIELD", "price.currency_code"},
+		"no such currency":   {create(func(r *catalogv1.CreateProductRequest) { r.Price.CurrencyCode = "ABC" }), codes.InvalidArgument, "INVALID_FIELD", "price.currency_code"},
 		"product id taken":   {create(func(r *catalogv1.CreateProductRequest) { r.ProductId = product }), codes.AlreadyExists, "PRODUCT_EXISTS", ""},
 		"over the size":      {create(func(r *catalogv1.CreateProductRequest) { r.Description = strings.Repeat("x", 3<<20) }), codes.ResourceExhausted, "MESSAGE_TOO_LARGE", ""},
 		"NUL in a text":      {create(func(r *catalogv1.CreateProductRequest) { r.Description = "a\x00b" }), codes.InvalidArgument, "INVALID_FIELD", "description"},
@@ -89,7 +92,11 @@ func TestBadInputIsRefusedAndLeavesNothing(t *testing.T) {
 			return err
 		}, codes.NotFound, "ORDER_NOT_FOUND", ""},
 		"read of no order": {func(ctx context.Context) error { _, err := i.get(ctx, "nothing", ""); return err }, codes.NotFound, "ORDER_NOT_FOUND", ""},
-		"made-up token":    {func(ctx context.Context) error { _, err := i.get(ctx, "nothing", "zzz"); return err }, codes.InvalidArgument, "INVALID_FIELD", "consistency_token"},
+		"read of neither id nor number": {func(ctx context.Context) error {
+			_, err := i.query.GetOrder(ctx, &queryv1.GetOrderRequest{})
+			return err
+		}, codes.InvalidArgument, "INVALID_FIELD", "order_id"},
+		"made-up token": {func(ctx context.Context) error { _, err := i.get(ctx, "nothing", "zzz"); return err }, codes.InvalidArgument, "INVALID_FIELD", "consistency_token"},
 		"filter on a field that is none": {func(ctx context.Context) error {
 			_, err := i.query.ListOrders(ctx, &queryv1.ListOrdersRequest{Filter: "price = 3"})
 			return err
