@@ -196,7 +196,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xc8<\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\x8e=\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -221,9 +221,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x1a\x8e\x01\x8a\xb5\x18\x89\x01\n" +
 	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\x8a\x01\n" +
 	"!ERROR_REASON_PROJECTION_NOT_FOUND\x10\x11\x1ac\x8a\xb5\x18_\n" +
-	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\x8b\x01\n" +
-	"\x1cERROR_REASON_BUILD_NOT_FOUND\x10\x12\x1ai\x8a\xb5\x18e\n" +
-	"\tNOT_FOUND\x10\x01\x1a(the projection has no build of that name\",List the projections: each names its builds.\x12\x8f\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\xd1\x01\n" +
+	"\x1cERROR_REASON_BUILD_NOT_FOUND\x10\x12\x1a\xae\x01\x8a\xb5\x18\xa9\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aOthe projection has no build of that name, or none but the live one to switch to\"IList the projections: each names its builds; a rebuild makes another one.\x12\x8f\x01\n" +
 	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x1an\x8a\xb5\x18j\n" +
 	"\x0eALREADY_EXISTS\x10\x01\x1a-another request has made a product of this id\"'Use that product, or choose another id.\x12\xb8\x01\n" +
 	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
