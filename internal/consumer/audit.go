@@ -65,6 +65,9 @@ func Audit(ctx context.Context, pool *pgxpool.Pool, log Walkable, models []Model
 		return nil, fmt.Errorf("begin a snapshot: %w", err)
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing was written
+	if _, err := tx.Exec(ctx, readWhole); err != nil {
+		return nil, err
+	}
 	var audits []*audit
 	var done []Audited
 	for _, m := range models {
@@ -90,6 +93,9 @@ func Audit(ctx context.Context, pool *pgxpool.Pool, log Walkable, models []Model
 	}
 	return done, nil
 }
+
+// readWhole lets Postgres read tables whole, where most of their rows are looked at.
+const readWhole = "SET LOCAL enable_seqscan = on"
 
 // walkAll passes the log on to the audits, up to the furthest of their checkpoints.
 func walkAll(ctx context.Context, log Walkable, audits []*audit, passed func(eventlog.Position)) error {

@@ -297,8 +297,10 @@ func (l *lane) fillPart(ctx context.Context, tx pgx.Tx, p part, all []relation, 
 		if len(added) == 0 {
 			continue
 		}
-		if _, err := tx.Exec(ctx, breakOff(batchTimeout)); err != nil { // what is filled is made in memory
-			return err
+		for _, setting := range []string{breakOff(batchTimeout), readWhole} { // what is filled is made in memory
+			if _, err := tx.Exec(ctx, setting); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(ctx, fmt.Sprintf("DELETE FROM %s WHERE %s = $1", r.table.name, partitionColumn), p.number); err != nil {
 			return err

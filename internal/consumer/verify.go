@@ -21,6 +21,9 @@ func (c *Consumer) verify(ctx context.Context, m Model, name string) (difference
 		return nil, err
 	}
 	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }() // nothing was written
+	if _, err := tx.Exec(ctx, readWhole); err != nil {
+		return nil, err
+	}
 	a := &audit{tx: tx, log: c.log, model: m, build: name, found: func(d Difference) { differences = append(differences, d) }}
 	if err := a.beginBuild(ctx); err != nil {
 		return nil, err

@@ -20,6 +20,11 @@ import (
 // small machine, has the read models wait for each other.
 const maxConns = 10
 
+// settings hold for all statements of a service, which find rows by their keys, and are prepared. Prepared while a table is
+// small, a statement would read all of it, and go on to do so when it has grown, until Postgres looks at the table again. So
+// indexes are taken wherever there is one; and what has none is not worth being compiled.
+var settings = map[string]string{"enable_seqscan": "off", "jit": "off"}
+
 // Open returns a pool for a service. A statement that takes longer than the time-out is ended; 0 leaves that to the
 // server.
 func Open(url, service string, statementTimeout time.Duration) (*pgxpool.Pool, error) {
@@ -31,6 +36,9 @@ func Open(url, service string, statementTimeout time.Duration) (*pgxpool.Pool, e
 		cfg.MaxConns = max(cfg.MaxConns, maxConns)
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "purser-" + service
+	for setting, value := range settings {
+		cfg.ConnConfig.RuntimeParams[setting] = value
+	}
 	if statementTimeout > 0 {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(statementTimeout.Milliseconds(), 10)
 	}
