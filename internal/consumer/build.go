@@ -43,8 +43,8 @@ type build struct {
 	target          eventlog.Position
 	// filled: it has come to its target, and has its indexes.
 	filled bool
-	// live: readers are sent to it.
-	live bool
+	// live: readers are sent to it. lived: they are or once were.
+	live, lived bool
 }
 
 // buildName names a build of a model: its Postgres schema.
@@ -62,7 +62,7 @@ func builds(ctx context.Context, q querier, models []Model) (map[string][]build,
 		names[i], versions[i] = m.name, m.version
 	}
 	rows, err := q.Query(ctx, `
-		SELECT b.build, b.model, b.version, b.number, b.store, b.target, b.filled_at IS NOT NULL, l.build IS NOT NULL
+		SELECT b.build, b.model, b.version, b.number, b.store, b.target, b.filled_at IS NOT NULL, l.build IS NOT NULL, b.lived_at IS NOT NULL
 		FROM consumer.builds AS b JOIN unnest($1::text[], $2::integer[]) AS m (model, version) USING (model, version)
 		LEFT JOIN consumer.live AS l USING (model, version, build)
 		WHERE NOT b.dropping ORDER BY b.model, b.number`, names, versions)
@@ -71,7 +71,7 @@ func builds(ctx context.Context, q querier, models []Model) (map[string][]build,
 	}
 	all := map[string][]build{}
 	var b build
-	_, err = pgx.ForEachRow(rows, []any{&b.name, &b.model, &b.version, &b.number, &b.store, &b.target, &b.filled, &b.live}, func() error {
+	_, err = pgx.ForEachRow(rows, []any{&b.name, &b.model, &b.version, &b.number, &b.store, &b.target, &b.filled, &b.live, &b.lived}, func() error {
 		all[b.model] = append(all[b.model], b)
 		return nil
 	})

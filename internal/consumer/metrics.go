@@ -139,15 +139,21 @@ func (a *ageCollector) Collect(values chan<- prometheus.Metric) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
+	var all []prometheus.Metric
 	for _, c := range a.consumers {
-		for _, r := range c.running() {
+		c.mu.Lock() // so that readers are sent to another build before or after, and not meanwhile
+		for _, r := range c.runners {
 			_, behind := r.state(now)
 			keys, oldest := r.parked(now)
 			for desc, value := range map[*prometheus.Desc]float64{
 				a.lag: behind.Seconds(), a.keys: float64(keys), a.oldest: oldest.Seconds(), a.partitions: float64(r.owned()),
 			} {
-				values <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, r.label())
+				all = append(all, prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, r.label()))
 			}
 		}
+		c.mu.Unlock()
+	}
+	for _, m := range all {
+		values <- m
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"sync"
 	"testing"
@@ -249,4 +250,33 @@ func TestVersionsRunSideBySide(t *testing.T) {
 	w.settled()
 	w.check()
 	w.audited(0)
+}
+
+func TestMetricsCanBeReadWhileABuildIsKept(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.run(w.models()...)
+	w.log.append("a-k", 1)
+	w.settled()
+	if _, _, err := w.rebuild(c, "accounts", false); err != nil {
+		t.Fatal(err)
+	}
+	partitions := func() (all map[string]float64) {
+		t.Helper()
+		families, err := w.reg.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = map[string]float64{}
+		for _, f := range families {
+			for _, m := range f.GetMetric() {
+				if f.GetName() == "purser_consumer_partitions" {
+					all[m.GetLabel()[0].GetValue()] = m.GetGauge().GetValue()
+				}
+			}
+		}
+		return all
+	}
+	w.eventually(func() bool {
+		return maps.Equal(partitions(), map[string]float64{"accounts": 16, "accounts_v1_b1": 16, "entries": 16})
+	})
 }

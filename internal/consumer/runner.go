@@ -47,11 +47,12 @@ func (c *Consumer) newRunner(m Model, b build, begin func(func(context.Context) 
 	}
 }
 
-// label is how metrics name the build: by the model where readers are sent to it, or will be.
+// label is how metrics name the build: by the model where readers are sent to it, or will be as it is the first. No two builds
+// may have one label.
 func (r *runner) label() string {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.build.live || r.build.number == 1 {
+	if r.build.live || r.build.number == 1 && !r.build.lived {
 		return r.model.name
 	}
 	return r.name
