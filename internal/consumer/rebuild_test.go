@@ -280,3 +280,19 @@ func TestMetricsCanBeReadWhileABuildIsKept(t *testing.T) {
 		return maps.Equal(partitions(), map[string]float64{"accounts": 16, "accounts_v1_b1": 16, "entries": 16})
 	})
 }
+
+// A row that should not be there is what a rebuild is for, and a key that the new build has not come to yet is no difference.
+func TestARowThatOnlyTheLiveBuildHasDoesNotKeepReadersThere(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.run(w.models()...)
+	w.log.append("a-k", 1)
+	w.settled()
+	if _, err := w.pool.Exec(t.Context(), `INSERT INTO accounts_v1_b1.accounts SELECT 'nobody', name, total, seen, updated, _revisions, 0 FROM accounts_v1_b1.accounts`); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.rebuild(c, "accounts", false); err != nil {
+		t.Fatal(err)
+	}
+	w.check()
+	w.audited(0)
+}

@@ -81,7 +81,7 @@ func (a *audit) differParked(ctx context.Context) error {
 }
 
 func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partition int) error {
-	var folded []string
+	var folded, none []string // none: keys of the live build that this one need not have
 	for _, key := range keys {
 		k, err := a.f.refold(ctx, a.log, key, a.upTo(key))
 		switch {
@@ -90,7 +90,7 @@ func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partiti
 		case err != nil:
 			return err
 		case len(k.revisions) == 0:
-			a.differ(a.relation(), []compared{{key: []string{key}, stored: true}})
+			none = append(none, key)
 		default:
 			a.rows[key], folded = k, append(folded, key)
 		}
@@ -98,6 +98,11 @@ func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partiti
 	if err := a.compareRows(ctx, folded); err != nil {
 		return err
 	}
+	differ, err := a.f.table.compare(ctx, a.tx, nil, a.f.table.ofKeys(), none)
+	if err != nil {
+		return err
+	}
+	a.differ(a.relation(), differ)
 	for _, d := range a.f.derived {
 		all := d.begin()
 		if err := a.f.scan(ctx, a.tx, fmt.Sprintf(" WHERE %s = $1", partitionColumn), func(key string, k *kept[R]) error {
