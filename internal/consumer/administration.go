@@ -60,7 +60,6 @@ type BuildStatus struct {
 	Events          int64             // that it has passed
 	Parked          int
 
-	passed       eventlog.Position // the last event that every partition has passed
 	caughtUp     bool
 	behind       time.Duration
 	oldestParked *time.Time
@@ -139,11 +138,11 @@ func (c *Consumer) buildStatuses(ctx context.Context, model string) ([]BuildStat
 	rows, err := c.pool.Query(ctx, `
 		SELECT b.build, b.version, b.number, b.created_at, l.build IS NOT NULL, b.filled_at IS NOT NULL, b.dropping,
 		       m.processes, (SELECT count(*) FROM consumer.leases WHERE build = b.build AND expires_at > clock_timestamp()),
-		       p.position, b.target, p.events, p.passed, m.caught_up,
+		       p.position, b.target, p.events, m.caught_up,
 		       coalesce(CASE WHEN m.processes > 0 THEN m.behind ELSE clock_timestamp() - m.seen_at END, interval '0'),
 		       k.keys, k.oldest, (SELECT paused_at FROM consumer.paused WHERE model = b.model)
 		FROM consumer.builds AS b LEFT JOIN consumer.live AS l USING (model, version, build),
-		LATERAL (SELECT coalesce(min(position), 0) AS position, coalesce(min(event_position), 0) AS passed, coalesce(sum(events), 0)::bigint AS events
+		LATERAL (SELECT coalesce(min(position), 0) AS position, coalesce(sum(events), 0)::bigint AS events
 		         FROM consumer.checkpoints WHERE build = b.build) AS p,
 		LATERAL (SELECT count(*) FILTER (WHERE alive) AS processes, coalesce(bool_and(caught_up) FILTER (WHERE alive), false) AS caught_up,
 		                max(clock_timestamp() - behind_since) FILTER (WHERE alive) AS behind, max(coalesce(behind_since, seen_at)) AS seen_at
@@ -156,7 +155,7 @@ func (c *Consumer) buildStatuses(ctx context.Context, model string) ([]BuildStat
 		var b BuildStatus
 		_, err = pgx.ForEachRow(rows, []any{
 			&b.Name, &b.Version, &b.Number, &b.CreatedAt, &b.Live, &b.Filled, &b.Dropping, &b.Processes, &b.Partitions,
-			&b.Position, &b.Target, &b.Events, &b.passed, &b.caughtUp, &b.behind, &b.Parked, &b.oldestParked, &b.pausedAt,
+			&b.Position, &b.Target, &b.Events, &b.caughtUp, &b.behind, &b.Parked, &b.oldestParked, &b.pausedAt,
 		}, func() error { all = append(all, b); return nil })
 	}
 	if err := notMadeYet(err); err != nil {
