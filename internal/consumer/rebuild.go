@@ -228,7 +228,8 @@ func (c *Consumer) Switch(ctx context.Context, model, to string) (Status, error)
 	return c.Status(ctx, model)
 }
 
-// switchTo sends readers to a build that is filled: by one row, and at a moment when it has all that the live one has.
+// switchTo sends readers to a build that is filled: by one row, and at a moment when it has all that the live one has, in each
+// partition and in each report and list.
 func (c *Consumer) switchTo(ctx context.Context, m Model, to string) error {
 	waiting, cancel := Sooner(ctx)
 	defer cancel()
@@ -241,8 +242,10 @@ func (c *Consumer) switchTo(ctx context.Context, m Model, to string) error {
 				return err
 			}
 			tag, err := tx.Exec(ctx, `UPDATE consumer.live AS l SET build = $3 WHERE model = $1 AND version = $2
-				AND (SELECT min(event_position) FROM consumer.checkpoints WHERE build = $3)
-				 >= (SELECT min(event_position) FROM consumer.checkpoints WHERE build = l.build)
+				AND NOT EXISTS (SELECT FROM consumer.checkpoints AS has JOIN consumer.checkpoints AS other USING (partition)
+					WHERE has.build = l.build AND other.build = $3 AND has.event_position > other.event_position)
+				AND NOT EXISTS (SELECT partition, name, version FROM consumer.relations WHERE build = l.build AND partition >= 0
+					EXCEPT SELECT partition, name, version FROM consumer.relations WHERE build = $3)
 				AND EXISTS (SELECT FROM consumer.builds WHERE build = $3 AND filled_at IS NOT NULL AND NOT dropping)`, m.name, m.version, to)
 			if err != nil {
 				return err

@@ -296,3 +296,45 @@ func TestARowThatOnlyTheLiveBuildHasDoesNotKeepReadersThere(t *testing.T) {
 	w.check()
 	w.audited(0)
 }
+
+func TestReadersAreNotSentToABuildThatLacksSomething(t *testing.T) {
+	w := newWorld(t)
+	c, stop := w.run(w.models()...)
+	for i := range 100 {
+		w.log.append(fmt.Sprintf("a-k%d", i), 1)
+	}
+	w.settled()
+	if _, _, err := w.rebuild(c, "accounts", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	c = w.consumer(w.models()...)
+	for name, sql := range map[string]struct{ lack, mend string }{
+		"events of one partition, while the live one waits in another": {
+			`UPDATE consumer.checkpoints SET event_position = event_position - CASE build WHEN 'accounts_v1_b1' THEN 90 ELSE 80 END
+			 WHERE (build, partition) IN (('accounts_v1_b1', 3), ('accounts_v1_b2', 5))`,
+			`UPDATE consumer.checkpoints SET event_position = 100 WHERE build LIKE 'accounts%'`,
+		},
+		"a report of one partition": {
+			`DELETE FROM consumer.relations WHERE build = 'accounts_v1_b2' AND partition = 3 AND name = 'brackets'`,
+			`INSERT INTO consumer.relations VALUES ('accounts_v1_b2', 3, 'brackets', 1)`,
+		},
+	} {
+		if _, err := w.pool.Exec(t.Context(), sql.lack); err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+		if _, err := c.Switch(ctx, "accounts", "accounts_v1_b2"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_LAG) {
+			t.Errorf("%s: got %v", name, err)
+		}
+		cancel()
+		if _, err := w.pool.Exec(t.Context(), sql.mend); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := c.Switch(t.Context(), "accounts", "accounts_v1_b2"); err != nil {
+		t.Error(err)
+	}
+}
