@@ -15,7 +15,8 @@ import (
 )
 
 // Unpark has the owner of a model try a parked key again: fold it from its first event up to the checkpoint, write the row
-// and what is derived from it, and unpark it, all in one transaction. It tells whether the key was parked, and returns once
+// and what is derived from it, and unpark it, all in one transaction. It does so in every build of the model, also those that
+// readers may be sent to later. It tells whether the key was parked in any, and returns once
 // that is decided, whoever the owner is. Where the key still can't be applied it stays parked, and the fault is
 // KEY_STILL_POISONED with the cause. Where ctx ends before an owner has tried, the order stands, and the fault is
 // PROJECTION_STOPPED.
@@ -32,48 +33,60 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 		return false, paused(model)
 	}
 	// Of several who want the same, one attempt tells all.
-	var o unparkOrder
-	err = c.pool.QueryRow(ctx, `UPDATE consumer.parked SET wanted = coalesce(wanted, $3) WHERE build = $1 AND key = $2 RETURNING wanted, parked_at`,
-		status.Build, key, uuid.New()).Scan(&o.attempt, &o.parkedAt)
-	if errors.Is(err, pgx.ErrNoRows) || err != nil && notMadeYet(err) == nil {
-		return false, nil
+	rows, err := c.pool.Query(ctx, `UPDATE consumer.parked AS p SET wanted = coalesce(wanted, $4) FROM consumer.builds AS b
+		WHERE b.build = p.build AND b.model = $1 AND b.version = $2 AND NOT b.dropping AND p.key = $3 RETURNING p.build, wanted, parked_at`,
+		m.name, m.version, key, uuid.New())
+	var orders []unparkOrder
+	if err == nil {
+		orders, err = pgx.CollectRows(rows, pgx.RowToStructByPos[unparkOrder])
 	}
-	if err != nil {
+	if err := notMadeYet(err); err != nil {
 		return false, fmt.Errorf("order to unpark %s of %s: %w", key, model, err)
 	}
 	ctx, cancel := Sooner(ctx)
 	defer cancel()
+	for _, o := range orders {
+		if err := c.awaitUnparked(ctx, m, key, o); err != nil {
+			return true, err
+		}
+	}
+	return len(orders) > 0, nil
+}
+
+// unparkOrder is an attempt that was ordered of a build, and since when the key was parked there then.
+type unparkOrder struct {
+	Build    string
+	Attempt  uuid.UUID
+	ParkedAt time.Time
+}
+
+// awaitUnparked waits until an attempt is over.
+func (c *Consumer) awaitUnparked(ctx context.Context, m Model, key string, o unparkOrder) error {
 	for {
-		done, cause, err := c.outcome(ctx, status.Build, key, o)
+		done, cause, err := c.outcome(ctx, key, o)
 		switch {
 		case done && cause != "":
-			return true, fault.Refused(typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED, "%q stays parked: %s", key, cause)
+			return fault.Refused(typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED, "%q stays parked: %s", key, cause)
 		case done:
-			return true, nil
+			return nil
 		case err != nil && ctx.Err() == nil:
-			return true, fmt.Errorf("wait for %s of %s to be unparked: %w", key, model, err)
+			return fmt.Errorf("wait for %s of %s to be unparked: %w", key, m.name, err)
 		}
 		select {
 		case <-ctx.Done():
-			return true, fault.Down(typev1.ErrorReason_ERROR_REASON_PROJECTION_STOPPED,
-				fmt.Sprintf("nobody who runs projection %q has tried %q yet; it will be tried", model, key), ctx.Err())
+			return fault.Down(typev1.ErrorReason_ERROR_REASON_PROJECTION_STOPPED,
+				fmt.Sprintf("nobody who runs projection %q has tried %q yet; it will be tried", m.name, key), ctx.Err())
 		case <-time.After(lastLook):
 		}
 	}
 }
 
-// unparkOrder is an attempt that was ordered, and since when the key was parked then.
-type unparkOrder struct {
-	attempt  uuid.UUID
-	parkedAt time.Time
-}
-
 // outcome tells whether an attempt is over, and why it was in vain: where the key is as it was, and the order is gone. A key
 // that is not parked any more, or was parked anew since, has been unparked.
-func (c *Consumer) outcome(ctx context.Context, build, key string, o unparkOrder) (done bool, cause string, err error) {
+func (c *Consumer) outcome(ctx context.Context, key string, o unparkOrder) (done bool, cause string, err error) {
 	var open, same bool
 	err = c.pool.QueryRow(ctx, `SELECT wanted IS NOT DISTINCT FROM $3, parked_at = $4, cause FROM consumer.parked WHERE build = $1 AND key = $2`,
-		build, key, o.attempt, o.parkedAt).Scan(&open, &same, &cause)
+		o.Build, key, o.Attempt, o.ParkedAt).Scan(&open, &same, &cause)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return true, "", nil

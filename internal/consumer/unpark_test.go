@@ -277,3 +277,27 @@ func TestAMetricShowsForHowLongKeysAreParked(t *testing.T) {
 	}
 	w.eventually(func() bool { return gather(w.reg, "purser_consumer_parked_oldest_seconds") > first })
 }
+
+// Also in one that readers are sent to later: only there it would stay parked, and be what keeps readers away.
+func TestAKeyIsUnparkedInEveryBuild(t *testing.T) {
+	w := newWorld(t)
+	c, stop := w.run(w.models()...)
+	w.log.append("a-bad", -1)
+	w.settled()
+	if _, _, err := w.rebuild(c, "accounts", true); err != nil {
+		t.Fatal(err)
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.cure()
+	c, _ = w.run(w.models()...)
+	if parked, err := w.unpark(c, "accounts", "bad"); err != nil || !parked {
+		t.Fatalf("%v, %v", parked, err)
+	}
+	if _, _, err := w.rebuild(c, "accounts", false); err != nil {
+		t.Error(err)
+	}
+	w.settled()
+	w.audited(0)
+}
