@@ -340,3 +340,30 @@ func TestAForeignLogStopsTheConsumer(t *testing.T) {
 		})
 	}
 }
+
+func TestAReportThatCantBeFilledHoldsUpItsModelOnly(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	w.log.append("a-k", 1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	healthy := w.brackets.Contribute
+	w.brackets.Version = 2
+	w.brackets.Contribute = func(account) []bracket { panic("a bug") }
+	c, stop := w.run(w.models()...)
+	w.await("entries", "", w.log.append("a-k", 2))
+	if err := c.Ready(t.Context()); err == nil {
+		t.Error("it is ready")
+	}
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.brackets.Contribute = healthy
+	w.run(w.models()...)
+	w.settled()
+	w.await("brackets", "", w.log.head())
+	w.check()
+	w.audited(0)
+}

@@ -317,7 +317,8 @@ func (f *folding[R]) scan(ctx context.Context, q querier, where string, visit fu
 	return result.Err()
 }
 
-// backfill derives a partition of a report or list that is new from the rows that are there.
+// backfill derives a partition of a report or list that is new from the rows that are there. Where it can't be derived from one
+// of them it fails: a key that was parked instead could not be told later from one that is in the report already.
 func (f *folding[R]) backfill(ctx context.Context, tx pgx.Tx, name string, partition int) error {
 	for _, d := range f.derived {
 		if d.relation().name != name {
@@ -325,7 +326,11 @@ func (f *folding[R]) backfill(ctx context.Context, tx pgx.Tx, name string, parti
 		}
 		all := d.begin()
 		if err := f.scan(ctx, tx, fmt.Sprintf(" WHERE %s = $1", partitionColumn), func(key string, k *kept[R]) error {
-			return all.after(key, k.row)
+			var failed error
+			if err := guarded(func() { failed = all.after(key, k.row) }); err != nil || failed != nil {
+				return fmt.Errorf("the row of %s: %w", key, errors.Join(err, failed))
+			}
+			return nil
 		}, partition); err != nil {
 			return err
 		}
