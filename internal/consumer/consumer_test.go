@@ -367,3 +367,29 @@ func TestAReportThatCantBeFilledHoldsUpItsModelOnly(t *testing.T) {
 	w.check()
 	w.audited(0)
 }
+
+// What is there of a report while it is filled adds up to less than it should.
+func TestAReportIsNotReadBeforeItIsFilled(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	w.log.append("a-k", 1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), "DELETE FROM consumer.relations WHERE name = 'brackets' AND partition = 3"); err != nil {
+		t.Fatal(err)
+	}
+	reader := consumer.NewReader(w.pool)
+	if at, err := reader.Find(t.Context(), w.brackets); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE) {
+		t.Errorf("it is read in %q, %v", at.Table, err)
+	}
+	if _, err := reader.Find(t.Context(), w.accounts); err != nil {
+		t.Error(err)
+	}
+	if _, err := reader.FindPart(t.Context(), w.brackets); err != nil {
+		t.Error(err)
+	}
+	w.run(w.models()...)
+	w.eventually(func() bool { _, err := reader.Find(t.Context(), w.brackets); return err == nil })
+}

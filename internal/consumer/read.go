@@ -68,10 +68,11 @@ type Reader struct {
 	known atomic.Pointer[known]
 }
 
-// known is the live build of each version of a model.
+// known is the live build of each version of a model, and what is filled there in every partition.
 type known struct {
-	at    time.Time
-	lives map[modelVersion]string
+	at     time.Time
+	lives  map[modelVersion]string
+	filled map[readable]bool // but the names of tables
 }
 
 type modelVersion struct {
@@ -95,10 +96,20 @@ func (p Place) Parked() string {
 }
 
 // Find returns where something lies in the live build of the version that the caller was compiled with. It fails with
-// DEPENDENCY_UNAVAILABLE where there is no such build yet.
+// DEPENDENCY_UNAVAILABLE where there is no such build yet, and while a report or list is not filled there in every partition:
+// a sum of some is not one that may be shown.
 func (r *Reader) Find(ctx context.Context, what Readable) (Place, error) {
-	s := what.readable()
-	build, err := r.live(ctx, s)
+	return r.find(ctx, what, (*known).whole)
+}
+
+// FindPart is [Reader.Find] for one who looks at nothing but partitions that are level in this process: these are filled,
+// whatever others are, which an older version may have.
+func (r *Reader) FindPart(ctx context.Context, what Readable) (Place, error) {
+	return r.find(ctx, what, (*known).live)
+}
+
+func (r *Reader) find(ctx context.Context, what Readable, in func(*known, readable) string) (Place, error) {
+	build, err := r.look(ctx, what.readable(), in)
 	if err != nil {
 		return Place{}, err
 	}
@@ -109,11 +120,23 @@ func (r *Reader) Find(ctx context.Context, what Readable) (Place, error) {
 }
 
 // live is the live build, "" where there is none.
-func (r *Reader) live(ctx context.Context, s readable) (string, error) {
-	k := r.known.Load()
-	of := modelVersion{s.model, s.modelVersion}
-	if k != nil && time.Since(k.at) < liveTime && k.lives[of] != "" {
-		return k.lives[of], nil
+func (k *known) live(s readable) string { return k.lives[modelVersion{s.model, s.modelVersion}] }
+
+// whole is the live build, "" where something is not filled there.
+func (k *known) whole(s readable) string {
+	build := k.live(s)
+	if s.table = ""; !k.filled[s] {
+		return ""
+	}
+	return build
+}
+
+// look is the build in which something is, by what is known of late.
+func (r *Reader) look(ctx context.Context, s readable, in func(*known, readable) string) (string, error) {
+	if k := r.known.Load(); k != nil && time.Since(k.at) < liveTime {
+		if build := in(k, s); build != "" {
+			return build, nil
+		}
 	}
 	ch := r.asked.DoChan("", func() (any, error) { // one asks for all
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), liveTimeout)
@@ -129,19 +152,26 @@ func (r *Reader) live(ctx context.Context, s readable) (string, error) {
 		if res.Err != nil {
 			return "", res.Err
 		}
-		return res.Val.(*known).lives[of], nil
+		return in(res.Val.(*known), s), nil
 	case <-ctx.Done():
 		return "", ctx.Err()
 	}
 }
 
 func (r *Reader) ask(ctx context.Context) (*known, error) {
-	k := &known{at: time.Now(), lives: map[modelVersion]string{}}
-	rows, err := r.pool.Query(ctx, `SELECT model, version, build FROM consumer.live`)
+	k := &known{at: time.Now(), lives: map[modelVersion]string{}, filled: map[readable]bool{}}
+	rows, err := r.pool.Query(ctx, `SELECT l.model, l.version, l.build, r.name, r.version, count(*) = $1
+		FROM consumer.live AS l JOIN consumer.relations AS r USING (build)
+		WHERE r.partition >= 0 GROUP BY l.model, l.version, l.build, r.name, r.version`, partitions)
 	if err == nil {
-		var of modelVersion
+		var s readable
 		var build string
-		_, err = pgx.ForEachRow(rows, []any{&of.model, &of.version, &build}, func() error { k.lives[of] = build; return nil })
+		var filled bool
+		_, err = pgx.ForEachRow(rows, []any{&s.model, &s.modelVersion, &build, &s.name, &s.version, &filled}, func() error {
+			k.lives[modelVersion{s.model, s.modelVersion}] = build
+			k.filled[s] = filled
+			return nil
+		})
 	}
 	if err := notMadeYet(err); err != nil {
 		return nil, fmt.Errorf("look for live builds: %w", err)
@@ -156,7 +186,7 @@ func (r *Reader) Await(ctx context.Context, what Readable, key string, position 
 	s := what.readable()
 	pause := firstLook
 	for {
-		build, err := r.live(ctx, s)
+		build, err := r.look(ctx, s, (*known).live)
 		if err == nil && build != "" {
 			reached, parked, werr := s.watermark(ctx, r.pool, build, key)
 			switch {

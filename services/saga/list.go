@@ -24,7 +24,7 @@ type list struct {
 func (l list) due(ctx context.Context, steps []string, partitions []int, now time.Time, max int) ([]task, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	at, err := l.reader.Find(ctx, &todo)
+	at, err := l.reader.FindPart(ctx, &todo)
 	if err != nil {
 		return nil, fmt.Errorf("find the to-do list: %w", err)
 	}
@@ -48,7 +48,7 @@ func (l list) due(ctx context.Context, steps []string, partitions []int, now tim
 func (l list) failed(ctx context.Context, k itemKey, attempts int64, next time.Time, cause string) error {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	at, err := l.reader.Find(ctx, &todo)
+	at, err := l.reader.FindPart(ctx, &todo)
 	if err != nil {
 		return fmt.Errorf("find the to-do list: %w", err)
 	}
@@ -73,7 +73,7 @@ type backlog struct {
 func (l list) backlogs(ctx context.Context, partitions []int) ([]backlog, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
-	at, err := l.reader.Find(ctx, &todo)
+	at, err := l.reader.FindPart(ctx, &todo)
 	if err != nil {
 		return nil, fmt.Errorf("find the to-do list: %w", err)
 	}
