@@ -198,8 +198,12 @@ func (c *Consumer) finish(ctx context.Context, m Model, b build) (filled bool, e
 			return false, err
 		}
 	}
-	return true, pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, `UPDATE consumer.builds SET filled_at = clock_timestamp() WHERE build = $1`, b.name); err != nil {
+	err = pgx.BeginFunc(ctx, conn, func(tx pgx.Tx) error {
+		if err := lockBuilds(ctx, tx, m.name); err != nil {
+			return err
+		}
+		tag, err := tx.Exec(ctx, `UPDATE consumer.builds SET filled_at = clock_timestamp() WHERE build = $1 AND NOT dropping`, b.name)
+		if filled = err == nil && tag.RowsAffected() == 1; !filled { // it may be being removed since
 			return err
 		}
 		var first bool
@@ -207,9 +211,10 @@ func (c *Consumer) finish(ctx context.Context, m Model, b build) (filled bool, e
 			SELECT EXISTS (SELECT FROM l)`, b.model, b.version, b.name).Scan(&first); err != nil || !first {
 			return err
 		}
-		_, err := tx.Exec(ctx, `UPDATE consumer.builds SET lived_at = clock_timestamp() WHERE build = $1`, b.name)
+		_, err = tx.Exec(ctx, `UPDATE consumer.builds SET lived_at = clock_timestamp() WHERE build = $1`, b.name)
 		return err
 	})
+	return filled && err == nil, err
 }
 
 // fillDerived fills the reports and lists that are not kept up to date for the lane's partitions yet, from the rows that are

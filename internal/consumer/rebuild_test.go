@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5/pgconn"
+
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/fault"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
@@ -337,4 +339,46 @@ func TestReadersAreNotSentToABuildThatLacksSomething(t *testing.T) {
 	if _, err := c.Switch(t.Context(), "accounts", "accounts_v1_b2"); err != nil {
 		t.Error(err)
 	}
+}
+
+// The first build can be dropped while it is filled. Were readers sent there then, nobody would ever keep it up to date again.
+func TestReadersAreNotSentToABuildThatIsBeingDropped(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.entries.Model()) // which makes the tables
+	w.log.append("a-k", 1)
+	w.await("entries", "", w.log.head())
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	exec := func(q interface {
+		Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
+	}, sql string) {
+		t.Helper()
+		if _, err := q.Exec(t.Context(), sql); err != nil {
+			t.Fatal(err)
+		}
+	}
+	exec(w.pool, "INSERT INTO consumer.paused VALUES ('accounts')")
+	c, _ := w.run(w.models()...)
+	w.eventually(func() bool { return len(w.status(c, "accounts").Builds) == 1 })
+	tx, err := w.pool.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	exec(tx, "LOCK TABLE accounts_v1_b1.accounts IN SHARE UPDATE EXCLUSIVE MODE") // ANALYZE waits, as long as an index may take
+	exec(w.pool, "DELETE FROM consumer.paused")
+	w.eventually(func() bool {
+		return len(query[struct{ Pid int32 }](w, "SELECT pid FROM pg_stat_activity WHERE query LIKE 'ANALYZE%accounts%' AND wait_event_type = 'Lock'")) > 0
+	})
+	dropped := make(chan error, 1)
+	go func() { dropped <- c.Drop(t.Context(), "accounts_v1_b1") }()
+	w.eventually(func() bool { return w.status(c, "accounts").Builds[0].Dropping })
+	if err := tx.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-dropped; err != nil {
+		t.Error(err)
+	}
+	w.settled() // in the one that is made in its place
+	w.check()
 }
