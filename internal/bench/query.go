@@ -30,8 +30,8 @@ func FillOrders(ctx context.Context, log *eventlog.Log, orders int) error {
 		b := newBuyer("fill", filler, products)
 		g.Go(func() error {
 			for id := 1 + filler; id <= orders; id += preparing {
-				for stream, messages := range b.confirmed(id) {
-					if err := appendAll(ctx, log, stream, messages, b.ids); err != nil {
+				for _, s := range b.confirmed(id) {
+					if err := appendAll(ctx, log, s.name, s.messages, b.ids); err != nil {
 						return fmt.Errorf("fill the store: %w", err)
 					}
 				}
@@ -53,8 +53,15 @@ func appendAll(ctx context.Context, log *eventlog.Log, stream string, messages [
 	return err
 }
 
-// confirmed is the history of an order that went well, by stream.
-func (b *buyer) confirmed(number int) map[string][]proto.Message {
+// history is all that a stream holds.
+type history struct {
+	name     string
+	messages []proto.Message
+}
+
+// confirmed is the history of an order that went well. The order itself comes last, so that a saga that runs already finds
+// everything done.
+func (b *buyer) confirmed(number int) []history {
 	id := strconv.Itoa(number)
 	req, total := b.order()
 	amount := &typev1.Money{CurrencyCode: currency, AmountMinor: total}
@@ -70,13 +77,13 @@ func (b *buyer) confirmed(number int) map[string][]proto.Message {
 		})
 		reserved = append(reserved, &fulfillmentevent.LineReserved{OrderId: id, ProductId: l.GetProductId(), Quantity: l.GetQuantity()})
 	}
-	return map[string][]proto.Message{
-		eventlog.StreamName(eventschema.Order, id):       {placed, &orderevent.OrderConfirmed{OrderId: id}},
-		eventlog.StreamName(eventschema.Fulfillment, id): reserved,
-		eventlog.StreamName(eventschema.Payment, id): {
+	return []history{
+		{eventlog.StreamName(eventschema.Fulfillment, id), reserved},
+		{eventlog.StreamName(eventschema.Payment, id), []proto.Message{
 			&paymentevent.AuthorizationRequested{OrderId: id, CustomerId: req.GetCustomerId(), Amount: amount},
 			&paymentevent.PaymentAuthorized{OrderId: id},
-		},
+		}},
+		{eventlog.StreamName(eventschema.Order, id), []proto.Message{placed, &orderevent.OrderConfirmed{OrderId: id}}},
 	}
 }
 
