@@ -96,7 +96,7 @@ func runDev(ctx context.Context, p *process, cfg devConfig, out io.Writer) error
 			return err
 		}
 		if cfg.rebuild {
-			if err := onDatabase(servicesCtx, cfg.postgresURL, consumer.Drop); err != nil {
+			if err := onDatabase(servicesCtx, cfg.postgresURL, consumer.DropAll); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -11,6 +13,91 @@ import (
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
+
+const (
+	// batchTimeout bounds one transaction, so that a Postgres that hangs is noticed. While a build is filled, its indexes are
+	// made, and its transactions wait for that.
+	batchTimeout     = 30 * time.Second
+	fillBatchTimeout = 10 * time.Minute
+)
+
+// apply applies a batch, with the checkpoints, and tells how much of it: up to an event that only a newer build can read. The
+// partition of that one waits in a lane of its own.
+func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position) (applied int, err error) {
+	commit, cancel := context.WithTimeout(ctx, l.batchTimeout())
+	defer cancel()
+	b := &batch{log: l.r.c.log, end: l.position, last: l.last, observe: l.r.c.metrics.observe(l.r.label()), filling: !l.r.isFilled()}
+	var newer error
+	first := true
+	for _, i := range items {
+		if i.Event != nil && i.Position > b.end { // what the feed has delivered as well is there once
+			if first && l.caughtUp.Load() {
+				l.behind.Store(i.Event.Created.UnixNano()) // everything before it is there
+			}
+			first = false
+			if newer = l.add(b, i); newer != nil {
+				break
+			}
+			b.last = anchor{i.Event.Position, i.Event.ID}
+		}
+		if b.end = max(b.end, i.Position); i.CaughtUp {
+			b.end = max(b.end, head) // all of that was delivered, if it was of our categories
+		}
+		applied++
+	}
+	if slices.ContainsFunc(l.parts, func(p part) bool { return p.position < b.end }) {
+		if err := l.commit(commit, b); err != nil {
+			return 0, fmt.Errorf("apply up to position %d: %w", b.end, err)
+		}
+		l.r.c.metrics.committed(l.r.label(), b)
+		if !b.filling {
+			l.r.c.notify.changed(l.r.model.rows(), b.keys()...)
+		}
+	}
+	l.r.c.tell()
+	if newer == nil {
+		return applied, nil
+	}
+	if len(l.parts) == 1 {
+		return 0, newer
+	}
+	l.leaveBehind(items[applied].partition)
+	return applied, nil
+}
+
+// leaveBehind has a lane of its own go on with a partition.
+func (l *lane) leaveBehind(partition int) {
+	i := slices.IndexFunc(l.parts, func(p part) bool { return p.number == partition })
+	l.r.split(l, parts{l.parts[i]})
+	l.forgetParked()
+}
+
+func (l *lane) batchTimeout() time.Duration {
+	if l.r.isFilled() {
+		return batchTimeout
+	}
+	return fillBatchTimeout
+}
+
+// add adds an event to a batch, if the model reads it.
+func (l *lane) add(b *batch, i *item) error {
+	if i.partition < 0 || !l.has(i.partition) {
+		return nil
+	}
+	if _, parked := l.parked[i.key]; !parked && l.r.model.reads(i.category) {
+		e, known, err := i.decode(l.r.c.log)
+		switch {
+		case err != nil:
+			return err
+		case known:
+			b.events = append(b.events, e)
+		default:
+			b.unknown = append(b.unknown, i.Event.Type)
+		}
+	}
+	b.passed[i.partition]++
+	return nil
+}
 
 // commit writes rows, what is derived from them, parked keys and the checkpoints, all or none. A batch with a value that
 // Postgres refuses is written event by event, so that only the key with that value is parked.
@@ -109,9 +196,13 @@ func (l *lane) applyOneByOne(ctx context.Context, b *batch) error {
 	return nil
 }
 
+// refusals are the classes of Postgres's errors that are about values: that they are no such data, break a constraint, or are
+// too large for an index.
+var refusals = []string{"22", "23", "54"}
+
 // refused tells whether Postgres refused a value: one out of range, or one that it can't represent. To try that again
 // would fail for ever.
 func refused(err error) bool {
 	var pg *pgconn.PgError
-	return errors.As(err, &pg) && (strings.HasPrefix(pg.Code, "22") || strings.HasPrefix(pg.Code, "23"))
+	return errors.As(err, &pg) && slices.Contains(refusals, pg.Code[:min(2, len(pg.Code))])
 }

@@ -74,6 +74,9 @@ type Consumer struct {
 	logger     *slog.Logger
 	metrics    *Metrics
 
+	// begin begins a goroutine that Run waits for, and is there while it runs.
+	begin func(func(context.Context) error)
+
 	mu      sync.Mutex
 	runners map[string]*runner // by build
 	shares  map[string]int     // of the builds' partitions
@@ -162,13 +165,11 @@ func wake(sleeper chan<- struct{}) {
 func (c *Consumer) Run(ctx context.Context) error {
 	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
-	begin := func(f func(context.Context) error) { g.Go(func() error { return f(ctx) }) }
-	begin(func(ctx context.Context) error { return c.repeat(ctx, "feed", nil, c.feed.run) })
-	begin(c.notify.run)
-	begin(func(ctx context.Context) error {
-		return c.repeat(ctx, "leases", c.rounds, func(ctx context.Context) error { return c.round(ctx, begin) })
-	})
-	begin(func(ctx context.Context) error { return c.repeat(ctx, "builds", c.finishing, c.finishBuilds) })
+	c.begin = func(f func(context.Context) error) { g.Go(func() error { return f(ctx) }) }
+	c.begin(func(ctx context.Context) error { return c.repeat(ctx, "feed", nil, c.feed.run) })
+	c.begin(c.notify.run)
+	c.begin(func(ctx context.Context) error { return c.repeat(ctx, "leases", c.rounds, c.round) })
+	c.begin(func(ctx context.Context) error { return c.repeat(ctx, "builds", c.finishing, c.finishBuilds) })
 	err := g.Wait()
 	if left := leave(ctx, c.pool, c.member); left != nil {
 		c.logger.Debug("leases can't be given up, and run out by themselves", "err", left)
@@ -203,7 +204,7 @@ func (c *Consumer) repeat(ctx context.Context, what string, sooner <-chan struct
 
 // round extends the leases, and brings the runners to what Postgres says: which builds there are, which partitions are ours,
 // and what operators want.
-func (c *Consumer) round(ctx context.Context, begin func(func(context.Context) error)) error {
+func (c *Consumer) round(ctx context.Context) error {
 	if c.renewedAt().IsZero() {
 		if err := migrateUp(ctx, c.pool); err != nil {
 			return err
@@ -219,7 +220,7 @@ func (c *Consumer) round(ctx context.Context, begin func(func(context.Context) e
 	if err != nil {
 		return fmt.Errorf("look for orders: %w", err)
 	}
-	c.arrange(all, paused, wishes, begin)
+	c.arrange(all, paused, wishes)
 	started := time.Now()
 	holdings, err := renew(ctx, c.pool, c.member, c.reports())
 	if err != nil {
@@ -260,7 +261,7 @@ func (c *Consumer) running() []*runner {
 }
 
 // arrange has a runner for every build, and no others.
-func (c *Consumer) arrange(all map[string][]build, paused map[string]bool, wishes map[string][]wish, begin func(func(context.Context) error)) {
+func (c *Consumer) arrange(all map[string][]build, paused map[string]bool, wishes map[string][]wish) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	there := map[string]bool{}
@@ -269,7 +270,7 @@ func (c *Consumer) arrange(all map[string][]build, paused map[string]bool, wishe
 			there[b.name] = true
 			r, ok := c.runners[b.name]
 			if !ok {
-				r = c.newRunner(m, b, begin)
+				r = c.newRunner(m, b)
 				c.runners[b.name] = r
 			}
 			r.update(b, paused[m.name], wishes[b.name])
@@ -346,14 +347,16 @@ func (c *Consumer) finishBuilds(ctx context.Context) error {
 	if c.renewedAt().IsZero() {
 		return nil // the tables that tell may not be there yet
 	}
-	all, err := builds(ctx, c.pool, c.models)
+	look, cancel := context.WithTimeout(ctx, batchTimeout)
+	defer cancel()
+	all, err := builds(look, c.pool, c.models)
 	if err != nil {
 		return fmt.Errorf("look for builds: %w", err)
 	}
 	for _, m := range c.models {
 		if len(all[m.name]) == 0 {
 			none := func(_ pgx.Tx, numbers []int) (bool, error) { return len(numbers) == 0, nil }
-			if err := makeBuild(ctx, c.pool, c.log, m, none); err != nil {
+			if err := makeBuild(look, c.pool, c.log, m, none); err != nil {
 				return err
 			}
 			c.hurry()
@@ -362,7 +365,7 @@ func (c *Consumer) finishBuilds(ctx context.Context) error {
 			if b.filled {
 				continue
 			}
-			filled, err := c.finish(ctx, m, b)
+			filled, err := c.finish(ctx, m, b) // which may take as long as it takes
 			if err != nil {
 				return fmt.Errorf("finish %s: %w", b.name, err)
 			}

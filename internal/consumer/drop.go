@@ -7,8 +7,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 )
 
-// drop removes every build and what is known of it; docs/operations.md has the same.
-const drop = `
+// dropAll removes every build and what is known of it; docs/operations.md has the same.
+const dropAll = `
 DO $$
 DECLARE
   build text;
@@ -22,10 +22,10 @@ BEGIN
 END $$;
 `
 
-// Drop removes everything that consumers have derived, all models of all names, so that it is made anew from the log. No
+// DropAll removes everything that consumers have derived, all models of all names, so that it is made anew from the log. No
 // consumer may run meanwhile.
-func Drop(ctx context.Context, pool *pgxpool.Pool) error {
-	if _, err := pool.Exec(ctx, drop); err != nil {
+func DropAll(ctx context.Context, pool *pgxpool.Pool) error {
+	if _, err := pool.Exec(ctx, dropAll); err != nil {
 		return fmt.Errorf("drop what is derived: %w", err)
 	}
 	return nil

@@ -2,6 +2,7 @@ package consumer
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 
@@ -38,6 +39,29 @@ func newItem(d eventlog.Delivery) *item {
 func (i *item) decode(log Decoder) (decoded, bool, error) {
 	i.once.Do(func() { i.decoded, i.known, i.err = decode(log, *i.Event) })
 	return i.decoded, i.known, i.err
+}
+
+// decode reads an event. One of a type that this build does not know is not for its folds; one of a newer version makes
+// it wait for a newer build; any other that can't be read is poison, and so is carried on as such.
+func decode(log Decoder, r eventlog.Recorded) (d decoded, known bool, err error) {
+	category, key, ok := eventlog.SplitStream(r.Stream)
+	if !ok {
+		return decoded{}, false, nil
+	}
+	var e eventlog.Event
+	var failed error
+	if err := guarded(func() { e, failed = log.Decode(r) }); err != nil {
+		failed = err
+	}
+	switch err := failed; {
+	case errors.Is(err, eventlog.ErrUnknownType):
+		return decoded{}, false, nil
+	case errors.Is(err, eventlog.ErrNewerVersion):
+		return decoded{}, false, err
+	case err != nil:
+		return decoded{Event: eventlog.Event{Recorded: r}, category: category, key: key, err: err}, true, nil
+	}
+	return decoded{Event: e, category: category, key: key}, true, nil
 }
 
 // feed is the one subscription of a process, fanned out to the lanes that follow the log. A lane that can't keep up is cut

@@ -11,7 +11,6 @@ import (
 
 	"github.com/cenkalti/backoff/v5"
 	"github.com/jackc/pgx/v5"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
@@ -21,17 +20,11 @@ const (
 	maxBatch   = queueLength
 	firstPause = 50 * time.Millisecond
 	maxPause   = 5 * time.Second
-	// batchTimeout bounds one transaction, so that a Postgres that hangs is noticed. While a build is filled, its indexes are
-	// made, and its transactions wait for that.
-	batchTimeout     = 30 * time.Second
-	fillBatchTimeout = 10 * time.Minute
 	// tempo is the least time between the beginnings of two batches of a lane that follows the feed: one that comes alone is
 	// applied at once, and under load more go together.
 	tempo = 10 * time.Millisecond
 	// ordersPause is how often a lane looks for orders while there are no events.
 	ordersPause = 200 * time.Millisecond
-	// meetTimeout bounds how long the lane that follows is held by one that joins it.
-	meetTimeout = 2 * time.Second
 )
 
 // lane is partitions of a build that move together, each batch in one transaction. It reads the log by a subscription of
@@ -249,117 +242,6 @@ func (l *lane) showParked() {
 	l.parkedKeys.Store(int64(len(l.parked)))
 }
 
-// catchUp reads the log by a subscription of the lane's own, until it is where the feed is. It returns the queue to go on
-// with; where another lane follows the feed already it hands its partitions over to that one, and has none left.
-func (l *lane) catchUp(ctx context.Context) (*queue, error) {
-	c := l.r.c
-	select {
-	case <-c.feed.begun: // so that what comes level below can't lack what the feed began after
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	head, err := c.log.Head(ctx)
-	if err != nil {
-		return nil, err
-	}
-	own := make(chan *item, queueLength)
-	var q *queue
-	g, ctx := errgroup.WithContext(ctx)
-	subscription, stop := context.WithCancel(ctx)
-	g.Go(func() error {
-		err := c.log.Subscribe(subscription, c.categories, l.position, func(ctx context.Context, d eventlog.Delivery) error {
-			i := newItem(d)
-			if i.partition >= 0 && l.r.model.reads(i.category) {
-				_, _, _ = i.decode(c.log) // here, beside the transaction before
-			}
-			select {
-			case own <- i:
-				return nil
-			case <-ctx.Done():
-				return ctx.Err()
-			}
-		})
-		if subscription.Err() != nil && ctx.Err() == nil {
-			return nil
-		}
-		return err
-	})
-	g.Go(func() error {
-		defer stop()
-		var err error
-		q, err = l.meetFeed(ctx, own, head)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		if q != nil {
-			l.r.unlead(l, q)
-		}
-		return nil, err
-	}
-	return q, nil
-}
-
-// meetFeed applies what the lane's own subscription delivers until the lane is level with the feed. head is where the log
-// ended before the subscription began.
-func (l *lane) meetFeed(ctx context.Context, own <-chan *item, head eventlog.Position) (q *queue, err error) {
-	defer func() {
-		if err != nil && q != nil {
-			l.r.unlead(l, q)
-			q = nil
-		}
-	}()
-	tick := time.NewTicker(ordersPause)
-	defer tick.Stop()
-	var after eventlog.Position // the event after which the queue goes on
-	for {
-		if err := l.step(ctx, own, tick.C, head, 0); err != nil {
-			return q, err
-		}
-		if !l.caughtUp.Load() {
-			continue
-		}
-		if q == nil {
-			var ok bool
-			if q, after, ok = l.r.lead(l); !ok && l.r.hasFollower() {
-				if err := l.join(ctx, own, head); err != nil {
-					return nil, err
-				}
-			}
-		}
-		if q != nil && l.last.position >= after {
-			return q, nil
-		}
-	}
-}
-
-// join hands the partitions over to the lane that follows the feed, once both have come to the same event. It returns
-// without having done so where that one is further behind, or not there any more.
-func (l *lane) join(ctx context.Context, own <-chan *item, head eventlog.Position) error {
-	ctx, cancel := context.WithTimeout(ctx, meetTimeout)
-	defer cancel()
-	m := &meeting{at: make(chan eventlog.Position, 1), done: make(chan *lane, 1)}
-	select {
-	case l.r.meetings <- m:
-	case <-time.After(2 * ordersPause):
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	var level *lane
-	defer func() { m.done <- level }()
-	at := <-m.at
-	for l.last.position < at {
-		if err := l.step(ctx, own, nil, head, at); err != nil {
-			return err
-		}
-	}
-	if l.last.position > at {
-		return nil
-	}
-	level = l
-	return errDone
-}
-
 // follow applies what the feed delivers.
 func (l *lane) follow(ctx context.Context, q *queue) error {
 	tick := time.NewTicker(ordersPause)
@@ -375,23 +257,6 @@ func (l *lane) follow(ctx context.Context, q *queue) error {
 			}
 		default:
 		}
-	}
-}
-
-// meet waits for a lane that wants to join, and goes on with its partitions as well.
-func (l *lane) meet(ctx context.Context, m *meeting) error {
-	m.at <- l.last.position
-	select {
-	case joined := <-m.done:
-		if joined == nil {
-			return nil
-		}
-		l.r.merge(l, joined)
-		l.showParked()
-		_, err := l.apply(ctx, nil, 0) // nothing but the checkpoints, so that all stand at one position
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 
@@ -507,55 +372,6 @@ func (l *lane) grant(ctx context.Context) error {
 	return nil
 }
 
-// apply applies a batch, with the checkpoints, and tells how much of it: up to an event that only a newer build can read. The
-// partition of that one waits in a lane of its own.
-func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position) (applied int, err error) {
-	commit, cancel := context.WithTimeout(ctx, l.batchTimeout())
-	defer cancel()
-	b := &batch{log: l.r.c.log, end: l.position, last: l.last, observe: l.r.c.metrics.observe(l.r.label()), filling: !l.r.isFilled()}
-	var newer error
-	for _, i := range items {
-		if i.Event != nil && i.Position > b.end { // what the feed has delivered as well is there once
-			if applied == 0 && l.caughtUp.Load() {
-				l.behind.Store(i.Event.Created.UnixNano()) // everything before it is there
-			}
-			if newer = l.add(b, i); newer != nil {
-				break
-			}
-			b.last = anchor{i.Event.Position, i.Event.ID}
-		}
-		if b.end = max(b.end, i.Position); i.CaughtUp {
-			b.end = max(b.end, head) // all of that was delivered, if it was of our categories
-		}
-		applied++
-	}
-	if slices.ContainsFunc(l.parts, func(p part) bool { return p.position < b.end }) {
-		if err := l.commit(commit, b); err != nil {
-			return 0, fmt.Errorf("apply up to position %d: %w", b.end, err)
-		}
-		l.r.c.metrics.committed(l.r.label(), b)
-		if !b.filling {
-			l.r.c.notify.changed(l.r.model.rows(), b.keys()...)
-		}
-	}
-	l.r.c.tell()
-	if newer == nil {
-		return applied, nil
-	}
-	if len(l.parts) == 1 {
-		return 0, newer
-	}
-	l.leaveBehind(items[applied].partition)
-	return applied, nil
-}
-
-// leaveBehind has a lane of its own go on with a partition.
-func (l *lane) leaveBehind(partition int) {
-	i := slices.IndexFunc(l.parts, func(p part) bool { return p.number == partition })
-	l.r.split(l, parts{l.parts[i]})
-	l.forgetParked()
-}
-
 // forgetParked forgets the parked keys of other lanes' partitions.
 func (l *lane) forgetParked() {
 	for key := range l.parked {
@@ -564,54 +380,4 @@ func (l *lane) forgetParked() {
 		}
 	}
 	l.showParked()
-}
-
-func (l *lane) batchTimeout() time.Duration {
-	if l.r.isFilled() {
-		return batchTimeout
-	}
-	return fillBatchTimeout
-}
-
-// add adds an event to a batch, if the model reads it.
-func (l *lane) add(b *batch, i *item) error {
-	if i.partition < 0 || !l.has(i.partition) {
-		return nil
-	}
-	if _, parked := l.parked[i.key]; !parked && l.r.model.reads(i.category) {
-		e, known, err := i.decode(l.r.c.log)
-		switch {
-		case err != nil:
-			return err
-		case known:
-			b.events = append(b.events, e)
-		default:
-			b.unknown = append(b.unknown, i.Event.Type)
-		}
-	}
-	b.passed[i.partition]++
-	return nil
-}
-
-// decode reads an event. One of a type that this build does not know is not for its folds; one of a newer version makes
-// it wait for a newer build; any other that can't be read is poison, and so is carried on as such.
-func decode(log Decoder, r eventlog.Recorded) (d decoded, known bool, err error) {
-	category, key, ok := eventlog.SplitStream(r.Stream)
-	if !ok {
-		return decoded{}, false, nil
-	}
-	var e eventlog.Event
-	var failed error
-	if err := guarded(func() { e, failed = log.Decode(r) }); err != nil {
-		failed = err
-	}
-	switch err := failed; {
-	case errors.Is(err, eventlog.ErrUnknownType):
-		return decoded{}, false, nil
-	case errors.Is(err, eventlog.ErrNewerVersion):
-		return decoded{}, false, err
-	case err != nil:
-		return decoded{Event: eventlog.Event{Recorded: r}, category: category, key: key, err: err}, true, nil
-	}
-	return decoded{Event: e, category: category, key: key}, true, nil
 }

@@ -80,8 +80,8 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 				})
 				return err
 			})
-		b.Queue(`SELECT build, partition, coalesce(member = $1, false), member IS NULL OR expires_at < clock_timestamp()
-			FROM consumer.leases WHERE build = ANY ($2)`, member, builds).
+		b.Queue(`SELECT build, partition, coalesce(member = $1, false), member IS NULL OR expires_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + $3::interval
+			FROM consumer.leases WHERE build = ANY ($2)`, member, builds, leaseTime).
 			Query(func(rows pgx.Rows) error {
 				var build string
 				var partition int
@@ -125,7 +125,7 @@ func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build stri
 			UPDATE consumer.leases SET member = $1, expires_at = clock_timestamp() + $4::interval
 			WHERE build = $2 AND partition IN (
 				SELECT partition FROM consumer.leases JOIN consumer.checkpoints USING (build, partition)
-				WHERE build = $2 AND partition = ANY ($3) AND (member IS NULL OR member = $1 OR expires_at < clock_timestamp())
+				WHERE build = $2 AND partition = ANY ($3) AND (member IS NULL OR member = $1 OR expires_at NOT BETWEEN clock_timestamp() AND clock_timestamp() + $4::interval)
 				FOR UPDATE SKIP LOCKED)
 			RETURNING partition`, member, build, wanted, leaseTime)
 		if err != nil {

@@ -19,6 +19,9 @@ const (
 	// levelPause is how often it is looked whether a build has all that the live one has, levelTimeout for how long.
 	levelPause   = 20 * time.Millisecond
 	levelTimeout = 30 * time.Second
+	// levelLag is how much more than the live build one may lag for it to count as complete: it is behind for a while after its
+	// indexes were made.
+	levelLag = 5 * time.Second
 )
 
 // Phase is what a rebuild is doing.
@@ -141,7 +144,7 @@ func find(all []BuildStatus, name string, version int) (b, live BuildStatus) {
 	return b, live
 }
 
-// watchFilling tells how far a build is until it is filled.
+// watchFilling tells how far a build is until it is complete.
 func (c *Consumer) watchFilling(ctx context.Context, m Model, name string, tell func(Progress) error) error {
 	var r rate
 	for {
@@ -157,13 +160,14 @@ func (c *Consumer) watchFilling(ctx context.Context, m Model, name string, tell 
 		if p.PerSecond > 0 {
 			p.Left = time.Duration(float64(p.Total-p.Events) / p.PerSecond * float64(time.Second))
 		}
+		complete := b.Filled && b.behind <= live.behind+levelLag
 		switch {
-		case b.Filled:
+		case complete:
 			p.Phase = Verifying
-		case b.Position >= b.Target:
+		case b.Position >= b.Target && !b.Filled:
 			p.Phase = Indexing
 		}
-		if err := tell(p); err != nil || b.Filled {
+		if err := tell(p); err != nil || complete {
 			return err
 		}
 		select {
@@ -251,7 +255,7 @@ func (c *Consumer) switchTo(ctx context.Context, m Model, to string) error {
 				return err
 			}
 			switched = tag.RowsAffected() == 1
-			_, err = tx.Exec(ctx, `UPDATE consumer.builds SET lived_at = clock_timestamp() WHERE build = $1 AND $2`, to, switched)
+			_, err = tx.Exec(ctx, `UPDATE consumer.builds SET lived_at = coalesce(lived_at, clock_timestamp()) WHERE build = $1 AND $2`, to, switched)
 			return err
 		})
 		if err != nil {
@@ -270,9 +274,9 @@ func (c *Consumer) switchTo(ctx context.Context, m Model, to string) error {
 	}
 }
 
-// Drop removes a build of one of the models, of whatever version, with its tables, once nobody reads or runs it any more. It
+// DropBuild removes a build of one of the models, of whatever version, with its tables, once nobody reads or runs it any more. It
 // fails with BUILD_NOT_FOUND, and with BUILD_IN_USE for one that readers are sent to, or that processes of another version run.
-func (c *Consumer) Drop(ctx context.Context, name string) error {
+func (c *Consumer) DropBuild(ctx context.Context, name string) error {
 	m, err := c.startDropping(ctx, name)
 	if err != nil {
 		return err

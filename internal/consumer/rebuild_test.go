@@ -115,13 +115,13 @@ func TestARebuildSwitchesReadersWithoutAGap(t *testing.T) {
 	if _, _, err := w.rebuild(other, "accounts", false); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_KEPT) {
 		t.Errorf("got %v", err)
 	}
-	if err := c.Drop(t.Context(), "accounts_v1_b1"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_IN_USE) {
+	if err := c.DropBuild(t.Context(), "accounts_v1_b1"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_IN_USE) {
 		t.Errorf("got %v", err)
 	}
-	if err := c.Drop(t.Context(), "accounts_v1_b2"); err != nil {
+	if err := c.DropBuild(t.Context(), "accounts_v1_b2"); err != nil {
 		t.Error(err)
 	}
-	if err := c.Drop(t.Context(), "accounts_v1_b2"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND) {
+	if err := c.DropBuild(t.Context(), "accounts_v1_b2"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND) {
 		t.Errorf("got %v", err)
 	}
 	if got := w.builds(c, "accounts"); !slices.Equal(got, []string{"accounts_v1_b1"}) {
@@ -235,7 +235,7 @@ func TestVersionsRunSideBySide(t *testing.T) {
 	brackets.Of, wishes.Of = newer, newer
 	c, _ := w.run(newer.Model(brackets, wishes), entries.Model())
 	w.eventually(func() bool { return w.reached(t.Context(), newer, "", 1) == nil })
-	if err := c.Drop(t.Context(), "accounts_v1_b1"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_IN_USE) {
+	if err := c.DropBuild(t.Context(), "accounts_v1_b1"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_IN_USE) {
 		t.Errorf("got %v", err)
 	}
 	stop()
@@ -245,7 +245,7 @@ func TestVersionsRunSideBySide(t *testing.T) {
 	if err := stopOld(); err != nil {
 		t.Fatal(err)
 	}
-	if err := c.Drop(t.Context(), "accounts_v1_b1"); err != nil {
+	if err := c.DropBuild(t.Context(), "accounts_v1_b1"); err != nil {
 		t.Error(err)
 	}
 	w.accounts, w.brackets, w.wishes = newer, brackets, wishes
@@ -371,7 +371,7 @@ func TestReadersAreNotSentToABuildThatIsBeingDropped(t *testing.T) {
 		return len(query[struct{ Pid int32 }](w, "SELECT pid FROM pg_stat_activity WHERE query LIKE 'ANALYZE%accounts%' AND wait_event_type = 'Lock'")) > 0
 	})
 	dropped := make(chan error, 1)
-	go func() { dropped <- c.Drop(t.Context(), "accounts_v1_b1") }()
+	go func() { dropped <- c.DropBuild(t.Context(), "accounts_v1_b1") }()
 	w.eventually(func() bool { return w.status(c, "accounts").Builds[0].Dropping })
 	if err := tx.Rollback(t.Context()); err != nil {
 		t.Fatal(err)

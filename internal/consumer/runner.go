@@ -18,7 +18,6 @@ type runner struct {
 	name  string // of the build
 	model Model
 	shape shape
-	begin func(func(context.Context) error) // begins a goroutine that the consumer waits for
 	// meetings is where a lane that has come level finds the one that follows.
 	meetings chan *meeting
 
@@ -34,15 +33,9 @@ type runner struct {
 	follower *lane
 }
 
-// meeting is how a lane hands its partitions over to the one that follows the feed.
-type meeting struct {
-	at   chan eventlog.Position // the last event of the one that follows, which waits from then on
-	done chan *lane             // the lane that has come to the same event, nil where it has not
-}
-
-func (c *Consumer) newRunner(m Model, b build, begin func(func(context.Context) error)) *runner {
+func (c *Consumer) newRunner(m Model, b build) *runner {
 	return &runner{
-		c: c, name: b.name, model: m, build: b, shape: m.open(b.name), begin: begin,
+		c: c, name: b.name, model: m, build: b, shape: m.open(b.name),
 		meetings: make(chan *meeting), owners: map[int]uuid.UUID{}, given: map[int]bool{}, lanes: map[*lane]bool{},
 	}
 }
@@ -83,7 +76,7 @@ func (r *runner) start(ps parts) {
 	}
 	l := newLane(r, ps)
 	r.lanes[l] = true
-	r.begin(func(ctx context.Context) error {
+	r.c.begin(func(ctx context.Context) error {
 		defer r.end(l)
 		return l.run(ctx)
 	})

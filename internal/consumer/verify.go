@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -13,9 +14,14 @@ import (
 // sampled is about how many keys of a build are compared with the log before readers are sent to it.
 const sampled = 200
 
+// verifyTimeout bounds the comparison: Postgres keeps old versions of rows as long as it lasts.
+const verifyTimeout = 2 * time.Minute
+
 // verify compares a sample of a build with what the log adds up to, what is derived for one of its partitions with its rows, and
 // its parked keys with those of the live build: it should have no others.
 func (c *Consumer) verify(ctx context.Context, m Model, name string) (differences []Difference, err error) {
+	ctx, cancel := context.WithTimeout(ctx, verifyTimeout)
+	defer cancel()
 	tx, err := c.pool.BeginTx(ctx, pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly})
 	if err != nil {
 		return nil, err

@@ -30,7 +30,7 @@ type models interface {
 	Unpark(ctx context.Context, model, key string) (wasParked bool, err error)
 	Rebuild(ctx context.Context, model string, stay bool, tell func(consumer.Progress) error) error
 	Switch(ctx context.Context, model, to string) (consumer.Status, error)
-	Drop(ctx context.Context, build string) error
+	DropBuild(ctx context.Context, build string) error
 }
 
 var _ models = (*consumer.Consumer)(nil)
@@ -91,7 +91,7 @@ func (s *server) SwitchProjection(ctx context.Context, req *projectionv1.SwitchP
 }
 
 func (s *server) DropBuild(ctx context.Context, req *projectionv1.DropBuildRequest) (*projectionv1.DropBuildResponse, error) {
-	if err := s.models.Drop(ctx, req.GetBuild()); err != nil {
+	if err := s.models.DropBuild(ctx, req.GetBuild()); err != nil {
 		return nil, err
 	}
 	return &projectionv1.DropBuildResponse{}, nil

@@ -108,3 +108,5 @@ CREATE TABLE consumer.parked (
     wanted    uuid,
     PRIMARY KEY (build, key)
 );
+
+CREATE INDEX parked_wanted ON consumer.parked (build, key) WHERE wanted IS NOT NULL;
