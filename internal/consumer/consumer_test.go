@@ -107,6 +107,28 @@ func TestAGapIsRefoldedFromTheLog(t *testing.T) {
 	w.check()
 }
 
+// A row that can't be made anew, as a stream of its key was deleted, parks its key, and holds up nobody.
+func TestAGapThatCantBeRefoldedParksItsKey(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	w.log.append("b-k", 1)
+	w.log.append("a-other", 1)
+	w.await("accounts", "", w.log.append("a-k", 1))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.table(w.accounts)+` SET _revisions = '{}' WHERE id = 'k'`); err != nil {
+		t.Fatal(err)
+	}
+	w.log.deleted = "b-k"
+	w.run(w.models()...)
+	gap := w.log.append("a-k", 5)
+	w.await("accounts", "other", w.log.append("a-other", 5))
+	if parked, want := query[parkedKey](w, "SELECT key, position FROM consumer.parked"), []parkedKey{{"k", int64(gap)}}; !slices.Equal(parked, want) {
+		t.Errorf("parked %v, want %v", parked, want)
+	}
+}
+
 func TestAReportThatIsAddedLaterIsFilled(t *testing.T) {
 	w := newWorld(t)
 	_, stop := w.run(w.accounts.Model(w.wishes), w.entries.Model())

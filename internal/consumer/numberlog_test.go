@@ -39,6 +39,7 @@ type numberLog struct {
 	*memorylog.Log
 	t        *testing.T
 	identity string // "": its own
+	deleted  string // a stream that was deleted for good
 
 	mu    sync.Mutex
 	asked func() // when the identity is asked for
@@ -56,6 +57,13 @@ func (l *numberLog) Subscribe(ctx context.Context, categories []string, after ev
 	l.subscribed.Add(1)
 	defer l.subscriptions.Add(-1)
 	return l.Log.Subscribe(ctx, categories, after, deliver)
+}
+
+func (l *numberLog) Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
+	if stream == l.deleted {
+		return nil, eventlog.ErrDeleted
+	}
+	return l.Log.Read(ctx, stream, from, max)
 }
 
 func (l *numberLog) onIdentity(f func()) {

@@ -21,11 +21,16 @@ func poisonous(e decoded, cause error) error {
 	return fmt.Errorf("%w: %s@%d: %w", errPoison, e.Stream, e.Revision, cause)
 }
 
-// history is the events of a key up to a position, in the order of the log.
+// history is the events of a key up to a position, in the order of the log. Where one of its streams was deleted for good, what
+// they add up to can't be told any more.
 func history(ctx context.Context, log History, categories []string, key string, upTo eventlog.Position) ([]decoded, error) {
 	var events []decoded
 	for _, category := range categories {
-		recorded, err := log.Read(ctx, eventlog.StreamName(category, key), 0, 0)
+		stream := eventlog.StreamName(category, key)
+		recorded, err := log.Read(ctx, stream, 0, 0)
+		if errors.Is(err, eventlog.ErrDeleted) {
+			return nil, fmt.Errorf("%w: %s: %w", errPoison, stream, err)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -168,5 +168,5 @@ func (l *lane) tryParked(ctx context.Context, w wish) error {
 
 // hopeless tells whether to try a key again would fail in the same way, until something other than time has changed.
 func hopeless(err error) bool {
-	return errors.Is(err, errPoison) || errors.Is(err, eventlog.ErrNewerVersion) || errors.Is(err, eventlog.ErrDeleted) || refused(err)
+	return errors.Is(err, errPoison) || errors.Is(err, eventlog.ErrNewerVersion) || refused(err)
 }
