@@ -139,8 +139,10 @@ func (s *sums[R, C]) write(b *pgx.Batch) {
 }
 
 func (l *List[R, E]) in(build string) derivation[R] {
-	return &listing[R, E]{l, newTable(build, derivedName(l.Name, l.Version), columnsOf(reflect.TypeFor[E]()),
-		column{name: "key", sqlType: "text", key: true}, column{name: partitionColumn, sqlType: "bigint"})}
+	t := newTable(build, derivedName(l.Name, l.Version), columnsOf(reflect.TypeFor[E]()),
+		column{name: "key", sqlType: "text", key: true}, column{name: partitionColumn, sqlType: "bigint"})
+	t.indexes = l.Indexes
+	return &listing[R, E]{l, t}
 }
 
 type listing[R, E any] struct {

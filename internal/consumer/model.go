@@ -61,6 +61,8 @@ type List[R, E any] struct {
 	Name    string
 	Version int
 	Of      *Fold[R]
+	// Indexes are further indexes of the table, as those of a fold.
+	Indexes []string
 	Entries func(row R) []E
 }
 

@@ -89,7 +89,8 @@ type todoRow struct {
 }
 
 var todo = consumer.List[orderRow, todoRow]{
-	Name: "todo", Version: 2, Of: &states,
+	Name: "todo", Version: 3, Of: &states,
+	Indexes: []string{"priority DESC, since, key, step, product_id"}, // the order in which it is done, however long it is
 	Entries: func(r orderRow) []todoRow {
 		rows := make([]todoRow, len(r.Listed))
 		for i, item := range r.Listed {
