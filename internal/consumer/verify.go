@@ -6,13 +6,18 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
 )
 
 // sampled is about how many keys of a build are compared with the log before readers are sent to it.
 const sampled = 200
+
+// askedAtOnce is for how many of them the log is asked at once.
+const askedAtOnce = 16
 
 // verifyTimeout bounds the comparison: Postgres keeps old versions of rows as long as it lasts.
 const verifyTimeout = 2 * time.Minute
@@ -41,7 +46,32 @@ func (c *Consumer) verify(ctx context.Context, m Model, name string) (difference
 	if err := a.auditor.auditSample(ctx, keys, rand.N(partitions)); err != nil {
 		return nil, err
 	}
-	return differences, a.differParked(ctx)
+	if err := a.differParked(ctx); err != nil {
+		return nil, err
+	}
+	c.logger.Info("a build is compared with the log", "build", name, "keys", len(keys), "differences", len(differences))
+	return differences, nil
+}
+
+// ofEach asks the log for what some keys add up to, for several at once. Those that can't be told are left out.
+func ofEach[T any](ctx context.Context, keys []string, ask func(ctx context.Context, key string) (T, error)) (map[string]T, error) {
+	all := make(map[string]T, len(keys))
+	var mu sync.Mutex
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(askedAtOnce)
+	for _, key := range keys {
+		g.Go(func() error {
+			t, err := ask(ctx, key)
+			if errors.Is(err, errPoison) {
+				return nil
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			all[key] = t
+			return err
+		})
+	}
+	return all, g.Wait()
 }
 
 // sample chooses keys at random: of the build, and of the live one, which may have some that are missing here.
@@ -87,14 +117,18 @@ func (a *audit) differParked(ctx context.Context) error {
 }
 
 func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partition int) error {
+	rows, err := ofEach(ctx, keys, func(ctx context.Context, key string) (*kept[R], error) {
+		return a.f.refold(ctx, a.log, key, a.upTo(key))
+	})
+	if err != nil {
+		return err
+	}
 	var folded, none []string // none: keys of the live build that this one need not have
 	for _, key := range keys {
-		k, err := a.f.refold(ctx, a.log, key, a.upTo(key))
+		k, ok := rows[key]
 		switch {
-		case errors.Is(err, errPoison):
+		case !ok:
 			a.unfoldable(key, a.upTo(key))
-		case err != nil:
-			return err
 		case len(k.revisions) == 0:
 			none = append(none, key)
 		default:
@@ -128,16 +162,18 @@ func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partiti
 
 func (a *journalAuditor[J]) auditSample(ctx context.Context, keys []string, _ int) error {
 	r := a.j.relations()[0]
+	rows, err := ofEach(ctx, keys, func(ctx context.Context, key string) ([][]any, error) {
+		return a.j.rederive(ctx, a.log, key, a.upTo(key))
+	})
+	if err != nil {
+		return err
+	}
 	for _, key := range keys {
-		rows, err := a.j.rederive(ctx, a.log, key, a.upTo(key))
-		if errors.Is(err, errPoison) {
+		if _, ok := rows[key]; !ok {
 			a.unfoldable(key, a.upTo(key))
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		differ, err := r.table.compare(ctx, a.tx, rows, r.table.ofKeys(), []string{key})
+		differ, err := r.table.compare(ctx, a.tx, rows[key], r.table.ofKeys(), []string{key})
 		if err != nil {
 			return err
 		}
