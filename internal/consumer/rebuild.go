@@ -156,6 +156,9 @@ func (c *Consumer) watchFilling(ctx context.Context, m Model, name string, tell 
 		if b.Name == "" {
 			return fault.Missing(typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND, "build", name)
 		}
+		if b.pausedAt != nil {
+			return paused(m.name)
+		}
 		p := Progress{Build: name, Events: b.Events, Total: max(b.Events, live.Events), PerSecond: r.of(time.Now(), b.Events)}
 		if p.PerSecond > 0 {
 			p.Left = time.Duration(float64(p.Total-p.Events) / p.PerSecond * float64(time.Second))

@@ -201,6 +201,29 @@ func TestABuildThatDiffersIsNotSwitchedTo(t *testing.T) {
 	}
 }
 
+// Who follows a rebuild is told when the model is paused meanwhile; it goes on when it is resumed.
+func TestARebuildThatIsPausedSaysSo(t *testing.T) {
+	w := newWorld(t)
+	c, _ := w.run(w.models()...)
+	w.log.append("a-k", 1)
+	w.settled()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	err := c.Rebuild(ctx, "accounts", false, func(consumer.Progress) error {
+		_, err := w.pool.Exec(ctx, "INSERT INTO consumer.paused (model) VALUES ('accounts') ON CONFLICT DO NOTHING")
+		return err
+	})
+	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := c.Resume(ctx, "accounts"); err != nil {
+		t.Fatal(err)
+	}
+	if _, last, err := w.rebuild(c, "accounts", false); err != nil || last.Build != "accounts_v1_b2" {
+		t.Errorf("%+v, %v", last, err)
+	}
+}
+
 func TestWhatCantBeRebuilt(t *testing.T) {
 	w := newWorld(t)
 	c, _ := w.run(w.models()...)
