@@ -171,7 +171,7 @@ func (c *Consumer) status(ctx context.Context, m Model, head eventlog.Position) 
 	}
 	s := Status{
 		Name: m.name, Version: m.version, Categories: m.categories, Derived: m.derived, Head: head,
-		Build: FirstBuild(m.name, m.version), Builds: all,
+		Build: firstBuild(m.name, m.version), Builds: all,
 	}
 	for _, b := range all {
 		if b.Version == m.version && (b.Live || b.Name == s.Build) {

@@ -52,8 +52,8 @@ func buildName(model string, version, number int) string {
 	return fmt.Sprintf("%s_v%d_b%d", model, version, number)
 }
 
-// FirstBuild names the build that is made when a version of a model is first run.
-func FirstBuild(model string, version int) string { return buildName(model, version, 1) }
+// firstBuild names the build that is made when a version of a model is first run.
+func firstBuild(model string, version int) string { return buildName(model, version, 1) }
 
 // builds reads what builds there are of the models' versions, those that are being removed left out.
 func builds(ctx context.Context, q querier, models []Model) (map[string][]build, error) {

@@ -56,8 +56,8 @@ func (l *List[R, E]) readable() readable {
 	return readable{l.Of.Name, l.Of.Version, l.Name, l.Version, derivedName(l.Name, l.Version)}
 }
 
-// TableIn is the table of a build, quoted and with its schema.
-func TableIn(build string, r Readable) string {
+// tableIn is the table of a build, quoted and with its schema.
+func tableIn(build string, r Readable) string {
 	return pgx.Identifier{build, r.readable().table}.Sanitize()
 }
 
@@ -116,7 +116,7 @@ func (r *Reader) find(ctx context.Context, what Readable, in func(*known, readab
 	if build == "" {
 		return Place{}, fault.Down(typev1.ErrorReason_ERROR_REASON_DEPENDENCY_UNAVAILABLE, "the read models are not built yet", nil)
 	}
-	return Place{build, TableIn(build, what)}, nil
+	return Place{build, tableIn(build, what)}, nil
 }
 
 // live is the live build, "" where there is none.
@@ -193,7 +193,7 @@ func (r *Reader) Await(ctx context.Context, what Readable, key string, position 
 			case werr == nil && parked:
 				return Place{}, fault.Down(typev1.ErrorReason_ERROR_REASON_ENTITY_PARKED, fmt.Sprintf("events of %q could not be applied; an operator is needed", key), nil)
 			case werr == nil && reached >= position:
-				return Place{build, TableIn(build, what)}, nil
+				return Place{build, tableIn(build, what)}, nil
 			}
 			err = werr
 		}
@@ -234,18 +234,13 @@ func (s readable) watermark(ctx context.Context, q querier, build, key string) (
 
 // Missing tells which of some tables have no live build that is filled, in the versions that the caller was compiled with.
 func (r *Reader) Missing(ctx context.Context, all ...Readable) ([]string, error) {
+	k, err := r.ask(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var missing []string
 	for _, what := range all {
-		s := what.readable()
-		var filled bool
-		err := r.pool.QueryRow(ctx, `
-			SELECT EXISTS (SELECT FROM consumer.live AS l WHERE model = $1 AND version = $2
-				AND (SELECT count(*) FROM consumer.relations AS r WHERE r.build = l.build AND name = $3 AND r.version = $4 AND partition >= 0) = $5)`,
-			s.model, s.modelVersion, s.name, s.version, partitions).Scan(&filled)
-		if err := notMadeYet(err); err != nil {
-			return nil, fmt.Errorf("look for %s: %w", s.name, err)
-		}
-		if !filled {
+		if s := what.readable(); k.whole(s) == "" {
 			missing = append(missing, s.name)
 		}
 	}

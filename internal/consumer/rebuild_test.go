@@ -108,7 +108,10 @@ func TestARebuildSwitchesReadersWithoutAGap(t *testing.T) {
 	if s, err := other.Switch(t.Context(), "accounts", ""); err != nil || s.Build != "accounts_v1_b1" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	time.Sleep(1100 * time.Millisecond) // readers go by what they know for a second
+	w.eventually(func() bool {
+		at, err := w.reader.Find(t.Context(), w.accounts)
+		return err == nil && at.Build == "accounts_v1_b1"
+	})
 	w.audited(0)
 
 	// One more is not made while two are kept.
