@@ -21,10 +21,7 @@ func benchQueryCommand() *cobra.Command {
 }
 
 func benchQuery(ctx context.Context, b *benchRun, orders int) ([]bench.Figure, error) {
-	if err := atLeast(1, "orders", orders); err != nil {
-		return nil, err
-	}
-	postgres, err := b.startPostgres(ctx)
+	postgres, _, f, err := b.startFilled(ctx, orders)
 	if err != nil {
 		return nil, err
 	}
@@ -32,22 +29,10 @@ func benchQuery(ctx context.Context, b *benchRun, orders int) ([]bench.Figure, e
 	if err != nil {
 		return nil, err
 	}
-	store, err := b.startStore()
-	if err != nil {
-		return nil, err
-	}
 	_, null, err := b.startNull()
 	if err != nil {
 		return nil, err
 	}
-	log, err := b.eventLog(urlOf(store))
-	if err != nil {
-		return nil, err
-	}
-	if err := bench.FillOrders(ctx, log, orders); err != nil {
-		return nil, err
-	}
-	f := serviceFlags{eventstoreURL: urlOf(store), postgresURL: postgres.URL()}
 	if _, err := b.startService(ctx, b.wholeProjector, f); err != nil { // ready once all orders are in the read models
 		return nil, err
 	}

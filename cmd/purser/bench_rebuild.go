@@ -29,27 +29,12 @@ func benchRebuildCommand() *cobra.Command {
 }
 
 func benchRebuild(ctx context.Context, b *benchRun, orders int) ([]bench.Figure, error) {
-	if err := atLeast(1, "orders", orders); err != nil {
-		return nil, err
-	}
-	postgres, err := b.startPostgres(ctx)
+	postgres, log, f, err := b.startFilled(ctx, orders)
 	if err != nil {
-		return nil, err
-	}
-	store, err := b.startStore()
-	if err != nil {
-		return nil, err
-	}
-	log, err := b.eventLog(urlOf(store))
-	if err != nil {
-		return nil, err
-	}
-	if err := bench.FillOrders(ctx, log, orders); err != nil {
 		return nil, err
 	}
 	model := readmodel.OrderSummaries.Name
-	projector, err := b.startService(ctx, func(f serviceFlags) (daemon.Service, error) { return b.projector(f, []string{model}) },
-		serviceFlags{eventstoreURL: urlOf(store), postgresURL: postgres.URL()})
+	projector, err := b.startService(ctx, func(f serviceFlags) (daemon.Service, error) { return b.projector(f, []string{model}) }, f)
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/purserhq/purser/internal/bench"
+	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/localpostgres"
 	"github.com/purserhq/purser/internal/postgres"
 )
@@ -100,4 +101,26 @@ func (b *benchRun) connectPostgres(url string) (*pgxpool.Pool, error) {
 		b.closers = append(b.closers, pool.Close)
 	}
 	return pool, err
+}
+
+// startFilled starts a Postgres, and a store that holds what so many orders leave behind. The flags lead services there.
+func (b *benchRun) startFilled(ctx context.Context, orders int) (*localpostgres.Server, *eventlog.Log, serviceFlags, error) {
+	var f serviceFlags
+	if err := atLeast(1, "orders", orders); err != nil {
+		return nil, nil, f, err
+	}
+	server, err := b.startPostgres(ctx)
+	if err != nil {
+		return nil, nil, f, err
+	}
+	store, err := b.startStore()
+	if err != nil {
+		return nil, nil, f, err
+	}
+	log, err := b.eventLog(urlOf(store))
+	if err != nil {
+		return nil, nil, f, err
+	}
+	f.eventstoreURL, f.postgresURL = urlOf(store), server.URL()
+	return server, log, f, bench.FillOrders(ctx, log, orders)
 }
