@@ -44,6 +44,7 @@ func TestBenchesReportTheirFiguresBesideTheLimits(t *testing.T) {
 			[]string{"hot-product", "--products", "20"}, map[string]float64{"hot-product": 1, "hot-product p99": 3},
 			[]string{"hot-product", "hot-product p99", "spread", "echo", "fsync"},
 		},
+		{[]string{"rebuild", "--orders", "200"}, map[string]float64{"rebuild": 0.7}, []string{"rebuild", "read", "copy", "fsync"}},
 		{[]string{"query", "--orders", "200"}, map[string]float64{"query": 0.8}, []string{"query", "select", "echo", "fsync"}},
 		{
 			[]string{"lag", "--rate", "50", "--peak-rate", "150"}, map[string]float64{"lag at 50/s": 1, "lag at 150/s": 1},

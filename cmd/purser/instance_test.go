@@ -184,13 +184,20 @@ func (i *instance) dial() clients {
 	}
 }
 
-// freeOffset finds a port offset at which every port is free. All lie outside the range from which the kernel gives
-// ports to clients, so that only another instance could take one.
+// offsets are those that were given out before, whether or not somebody listens there yet.
+var offsets sync.Map
+
+// freeOffset finds a port offset at which every port is free, and at which no other test of this process will start anything.
+// All lie outside the range from which the kernel gives ports to clients, so that only another instance could take one; and so
+// far apart that no two have a port in common.
 func freeOffset(t *testing.T) int {
 	t.Helper()
-	for range 100 {
-		offset := 10950 + rand.N(4500)
-		if portsFree(offset) {
+	for range 1000 {
+		offset := 10950 + 10*rand.N(450)
+		if !portsFree(offset) {
+			continue
+		}
+		if _, taken := offsets.LoadOrStore(offset, true); !taken {
 			return offset
 		}
 	}

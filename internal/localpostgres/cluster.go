@@ -54,9 +54,15 @@ func acquire(dir string) (*os.File, error) {
 		err = errors.Join(lock.Truncate(0), writeTo(lock, fmt.Sprintln(os.Getpid())))
 	}
 	if err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, release(lock))
 	}
 	return lock, nil
+}
+
+// release lets go of the lock at once. To close the file would not do: a child that is being made has it too until it
+// runs its own program.
+func release(lock *os.File) error {
+	return errors.Join(syscall.Flock(int(lock.Fd()), syscall.LOCK_UN), lock.Close())
 }
 
 func writeTo(file *os.File, text string) error {

@@ -95,7 +95,7 @@ func start(ctx context.Context, dir string, log *slog.Logger, on machine) (*Serv
 	}
 	s := &Server{log: log, dir: dir, data: filepath.Join(dir, "data"), lock: lock}
 	if err := s.open(ctx, on); err != nil {
-		return nil, errors.Join(err, lock.Close())
+		return nil, errors.Join(err, release(lock))
 	}
 	return s, nil
 }
@@ -249,5 +249,5 @@ func (s *Server) Stop(ctx context.Context) error {
 	if err != nil {
 		err = fmt.Errorf("stop Postgres: %w", err)
 	}
-	return errors.Join(err, s.lock.Close())
+	return errors.Join(err, release(s.lock))
 }
