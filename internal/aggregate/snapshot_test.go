@@ -2,9 +2,11 @@ package aggregate
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -186,6 +188,27 @@ func (w *warehouse) act(t *rapid.T, h *Handler[stock.State]) {
 	settle(t, h, "mug", jobs...)
 }
 
+// sinceSnapshot is how many events there are after the last snapshot, and how many make another one due: more after one that is large.
+func (w *warehouse) sinceSnapshot(t rapid.TB, last eventlog.Revision, snapshots []eventlog.Recorded) (since, due int) {
+	at, due := eventlog.NoStream, w.long.SnapshotEvery
+	for _, r := range snapshots {
+		packed, err := gzip.NewReader(bytes.NewReader(r.Data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := io.ReadAll(packed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s snapshot[stock.State]
+		if err := json.Unmarshal(data, &s); err != nil {
+			t.Fatal(err)
+		}
+		at, due = s.Revision, max(due, len(data)/eventsWorth)
+	}
+	return int(last - at), due
+}
+
 // A state is the same whether it was folded from the start, from any snapshot, or kept in memory while others appended;
 // at every revision, also where the snapshot is of events that the log has lost.
 func TestAStateIsTheSameHoweverItIsMade(t *testing.T) {
@@ -221,8 +244,8 @@ func TestAStateIsTheSameHoweverItIsMade(t *testing.T) {
 		}
 		snapshots := w.stream(t, "snapshot_stock-mug")
 		last := eventlog.Revision(len(w.stream(t, "stock-mug")) - 1)
-		if int(last+1) >= 3*w.long.SnapshotEvery && len(snapshots) < 2 {
-			t.Fatalf("%d snapshots of %d events", len(snapshots), last+1)
+		if since, due := w.sinceSnapshot(t, last, snapshots); since >= due {
+			t.Fatalf("%d events since the last of %d snapshots, of which %d are worth one", since, len(snapshots), due)
 		}
 		for r := range last + 1 {
 			for i := range snapshots {
