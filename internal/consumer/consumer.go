@@ -74,6 +74,9 @@ type Consumer struct {
 	logger     *slog.Logger
 	metrics    *Metrics
 
+	// aside: all partitions were left to others. For round.
+	aside bool
+
 	// begin begins a goroutine that Run waits for, and is there while it runs.
 	begin func(func(context.Context) error)
 
@@ -97,6 +100,9 @@ func New(pool *pgxpool.Pool, log Log, name string, categories []string, models [
 	return c
 }
 
+// errDeaf: others may run the models.
+var errDeaf = errors.New("the event store is not heard of")
+
 // Ready returns nil while every model follows the log in all partitions that are this consumer's, and has caught up with it as
 // it was when they were taken. One that can't extend its leases, or pauses, is not ready. Builds without readers don't count.
 func (c *Consumer) Ready(context.Context) error { return c.ready(false) }
@@ -108,7 +114,10 @@ func (c *Consumer) ReadyOrPaused(context.Context) error { return c.ready(true) }
 func (c *Consumer) ready(orPaused bool) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if time.Since(c.renewed) > leaseTime {
+	switch {
+	case c.feed.isDeaf():
+		return errDeaf
+	case time.Since(c.renewed) > leaseTime:
 		return errors.New("it can't extend its leases")
 	}
 	for _, m := range c.models {
@@ -168,7 +177,14 @@ func (c *Consumer) Run(ctx context.Context) error {
 	c.begin = func(f func(context.Context) error) { g.Go(func() error { return f(ctx) }) }
 	c.begin(func(ctx context.Context) error { return c.repeat(ctx, "feed", nil, c.feed.run) })
 	c.begin(c.notify.run)
-	c.begin(func(ctx context.Context) error { return c.repeat(ctx, "leases", c.rounds, c.round) })
+	c.begin(func(ctx context.Context) error {
+		select {
+		case <-c.feed.begun: // who does not reach the event store keeps nothing from others
+		case <-ctx.Done():
+			return nil
+		}
+		return c.repeat(ctx, "leases", c.rounds, c.round)
+	})
 	c.begin(func(ctx context.Context) error { return c.repeat(ctx, "builds", c.finishing, c.finishBuilds) })
 	err := g.Wait()
 	if left := leave(ctx, c.pool, c.member); left != nil {
@@ -221,6 +237,10 @@ func (c *Consumer) round(ctx context.Context) error {
 		return fmt.Errorf("look for orders: %w", err)
 	}
 	c.arrange(all, paused, wishes)
+	if c.feed.isDeaf() {
+		return c.standAside(ctx)
+	}
+	c.aside = false
 	started := time.Now()
 	holdings, err := renew(ctx, c.pool, c.member, c.reports())
 	if err != nil {
@@ -242,6 +262,20 @@ func (c *Consumer) round(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// standAside leaves all partitions to others, until the event store is heard of again.
+func (c *Consumer) standAside(ctx context.Context) error {
+	for _, r := range c.running() {
+		r.keep(nil)
+	}
+	if !c.aside {
+		if err := leave(ctx, c.pool, c.member); err != nil {
+			return err
+		}
+		c.aside = true
+	}
+	return errDeaf
 }
 
 func (c *Consumer) renewedAt() time.Time {

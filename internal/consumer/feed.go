@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
 
-// queueLength bounds the events that wait for a lane.
-const queueLength = 4096
+const (
+	// queueLength bounds the events that wait for a lane.
+	queueLength = 4096
+	// deafTime is how long a process may not hear of the event store before it leaves its partitions to others, who may.
+	deafTime = 2 * leaseTime
+)
 
 // item is what a subscription delivered, for all lanes of a process: its event is decoded once, when the first one wants it.
 type item struct {
@@ -73,8 +78,8 @@ type feed struct {
 
 	mu     sync.Mutex
 	queues map[*queue]bool
-	// current is false from an interruption until the subscription is heard of again.
-	current bool
+	// interrupted is since when nothing is heard of the subscription; zero while it is.
+	interrupted time.Time
 	// last is the position of the last event that was delivered, 0 before the first.
 	last eventlog.Position
 }
@@ -83,7 +88,7 @@ type feed struct {
 type queue struct{ items chan *item }
 
 func newFeed(log Log, categories []string) *feed {
-	return &feed{log: log, categories: categories, begun: make(chan struct{}), queues: map[*queue]bool{}}
+	return &feed{log: log, categories: categories, begun: make(chan struct{}), queues: map[*queue]bool{}, interrupted: time.Now()}
 }
 
 // run subscribes from the end of the log on until ctx ends.
@@ -92,22 +97,34 @@ func (f *feed) run(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("find the end of the log: %w", err)
 	}
-	f.setCurrent(true)
+	f.begin()
 	close(f.begun)
 	return f.log.Subscribe(ctx, f.categories, head, f.deliver)
 }
 
-func (f *feed) setCurrent(current bool) {
+func (f *feed) begin() {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.current = current
+	f.interrupted = time.Time{}
+}
+
+// isDeaf tells whether the event store was not heard of for too long.
+func (f *feed) isDeaf() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.interrupted.IsZero() && time.Since(f.interrupted) > deafTime
 }
 
 func (f *feed) deliver(_ context.Context, d eventlog.Delivery) error {
 	i := newItem(d)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.current = d.Interrupted == nil
+	switch {
+	case d.Interrupted == nil:
+		f.interrupted = time.Time{}
+	case f.interrupted.IsZero():
+		f.interrupted = time.Now()
+	}
 	if d.Event != nil {
 		f.last = d.Position
 	}
@@ -133,7 +150,7 @@ func (f *feed) cut(q *queue) {
 func (f *feed) join() (q *queue, after eventlog.Position, ok bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.current {
+	if !f.interrupted.IsZero() {
 		return nil, 0, false
 	}
 	q = &queue{make(chan *item, queueLength)}

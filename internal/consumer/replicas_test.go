@@ -107,7 +107,7 @@ func TestAReplicaThatIsCutOffLosesItsPartitions(t *testing.T) {
 			all := make([]*consumer.Consumer, 3)
 			all[0], _ = w.run(w.models()...)
 			all[1], _ = w.run(w.models()...)
-			all[2], _ = w.runOn(link.pool(t), w.models()...)
+			all[2], _ = w.runOn(link.pool(t), w.log, w.models()...)
 			w.shares(2*handOver, all, 6, 5, 5)
 			var stop func()
 			if !c.idle {
@@ -131,6 +131,111 @@ func TestAReplicaThatIsCutOffLosesItsPartitions(t *testing.T) {
 			w.check()
 			w.audited(0)
 		})
+	}
+}
+
+// One that is cut off from the event store leaves its partitions to the others, and one that has never heard of it takes none.
+func TestAReplicaThatDoesNotHearOfTheLogLeavesItsPartitions(t *testing.T) {
+	w := newWorld(t)
+	far, never := newFarLog(w.log), newFarLog(w.log)
+	never.cut()
+	all := make([]*consumer.Consumer, 3)
+	all[0], _ = w.run(w.models()...)
+	all[1], _ = w.runOn(w.pool, far, w.models()...)
+	all[2], _ = w.runOn(w.pool, never, w.models()...)
+	stop := w.busy()
+	w.shares(2*handOver, all, 0, 8, 8)
+	far.cut()
+	w.shares(2*takeOver, all, 0, 0, 16)
+	w.settled()
+	for i, deaf := range all[1:] {
+		if err := deaf.Ready(t.Context()); err == nil {
+			t.Errorf("replica %d is ready without the log", i+1)
+		}
+	}
+	far.mend()
+	never.mend()
+	w.shares(takeOver, all, 6, 5, 5)
+	stop()
+	w.settled()
+	w.check()
+}
+
+// farLog is the log as a replica sees it that may be cut off from it.
+type farLog struct {
+	*numberLog
+
+	mu   sync.Mutex
+	link context.Context // ends with the link
+	cut  func()
+}
+
+func newFarLog(log *numberLog) *farLog {
+	l := &farLog{numberLog: log}
+	l.mend()
+	return l
+}
+
+func (l *farLog) mend() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.link, l.cut = context.WithCancel(context.Background())
+}
+
+// linked is a context that ends with the link, too. It waits for there to be one.
+func (l *farLog) linked(ctx context.Context) (context.Context, context.CancelFunc, error) {
+	for {
+		l.mu.Lock()
+		link := l.link
+		l.mu.Unlock()
+		switch {
+		case ctx.Err() != nil:
+			return nil, nil, ctx.Err()
+		case link.Err() == nil:
+			linked, cancel := context.WithCancel(ctx)
+			stop := context.AfterFunc(link, cancel)
+			return linked, func() { stop(); cancel() }, nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+func (l *farLog) Head(ctx context.Context) (eventlog.Position, error) {
+	linked, cancel, err := l.linked(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer cancel()
+	return l.numberLog.Head(linked)
+}
+
+func (l *farLog) Identity(ctx context.Context) (string, error) {
+	linked, cancel, err := l.linked(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer cancel()
+	return l.numberLog.Identity(linked)
+}
+
+func (l *farLog) Subscribe(ctx context.Context, categories []string, after eventlog.Position, deliver func(context.Context, eventlog.Delivery) error) error {
+	for {
+		linked, cancel, err := l.linked(ctx)
+		if err != nil {
+			return err
+		}
+		err = l.numberLog.Subscribe(linked, categories, after, func(_ context.Context, d eventlog.Delivery) error {
+			after = d.Position
+			return deliver(ctx, d)
+		})
+		lost := linked.Err() != nil
+		cancel()
+		if ctx.Err() != nil || !lost {
+			return err
+		}
+		if err := deliver(ctx, eventlog.Delivery{Interrupted: err, Position: after}); err != nil {
+			return err
+		}
 	}
 }
 

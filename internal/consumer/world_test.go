@@ -120,23 +120,23 @@ func newWorld(t *testing.T) *world {
 
 // consumer returns a new one, as of another process.
 func (w *world) consumer(models ...consumer.Model) *consumer.Consumer {
-	return w.consumerOn(w.pool, models...)
+	return w.consumerOn(w.pool, w.log, models...)
 }
 
-func (w *world) consumerOn(pool *pgxpool.Pool, models ...consumer.Model) *consumer.Consumer {
+func (w *world) consumerOn(pool *pgxpool.Pool, log consumer.Log, models ...consumer.Model) *consumer.Consumer {
 	w.reg = prometheus.NewRegistry()
-	return consumer.New(pool, w.log, "test", []string{"a", "b", "c"}, models, slog.New(slog.DiscardHandler), consumer.NewMetrics(w.reg))
+	return consumer.New(pool, log, "test", []string{"a", "b", "c"}, models, slog.New(slog.DiscardHandler), consumer.NewMetrics(w.reg))
 }
 
 // run runs a consumer until the returned function is called, which returns what Run returned.
 func (w *world) run(models ...consumer.Model) (*consumer.Consumer, func() error) {
 	w.t.Helper()
-	return w.runOn(w.pool, models...)
+	return w.runOn(w.pool, w.log, models...)
 }
 
-func (w *world) runOn(pool *pgxpool.Pool, models ...consumer.Model) (*consumer.Consumer, func() error) {
+func (w *world) runOn(pool *pgxpool.Pool, log consumer.Log, models ...consumer.Model) (*consumer.Consumer, func() error) {
 	w.t.Helper()
-	c := w.consumerOn(pool, models...)
+	c := w.consumerOn(pool, log, models...)
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
