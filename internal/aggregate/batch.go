@@ -87,26 +87,25 @@ func patience[S any](jobs []*job[S]) (context.Context, context.CancelFunc) {
 	return context.WithDeadline(context.WithoutCancel(jobs[0].ctx), last)
 }
 
-// round decides commands, appends what follows and answers them, again and again while others are faster. fresh: the log
-// was found to hold nothing else, or was read, since all of them arrived.
+// round decides commands, appends what follows and answers them, again and again while others are faster. proven: the store
+// has said that the state is current since all of them arrived.
 func (h *Handler[S]) round(ctx context.Context, e *entity[S], jobs []*job[S]) error {
-	fresh := false
 	if !h.isBaseline(e, jobs) {
-		if _, err := h.catchUp(ctx, e); err != nil {
+		if err := h.catchUp(ctx, e); err != nil {
 			return err
 		}
-		fresh = true
 	}
-	for len(jobs) > 0 {
+	for proven := false; len(jobs) > 0; {
 		p := h.plan(e, jobs)
-		switch again, err := h.prove(ctx, e, p, fresh); {
-		case err != nil:
-			return err
-		case again:
-			fresh = true
-			continue
+		if !p.isRecorded() && !(proven && len(p.events) == 0) {
+			switch again, err := h.prove(ctx, e, p); {
+			case err != nil:
+				return err
+			case again:
+				continue
+			}
+			proven = true
 		}
-		fresh = true
 		again, err := h.answer(ctx, e, p)
 		if err != nil {
 			return err
@@ -206,29 +205,26 @@ func (h *Handler[S]) foresee(e *entity[S], p *plan[S]) {
 	p.foreseen = len(p.events)
 }
 
-// prove makes the plan true: it appends its events, or finds that the log still ends where the plan thinks. It reports
-// that there is to be another plan, on a state that is current, where others were faster.
-func (h *Handler[S]) prove(ctx context.Context, e *entity[S], p *plan[S], fresh bool) (again bool, err error) {
-	if len(p.events) == 0 {
-		if fresh {
-			return false, nil
-		}
-		return h.catchUp(ctx, e)
-	}
+// prove makes the plan true: it appends its events at the revision that they were decided on. Where there are none it appends
+// nothing, which proves as much: a read does not, as it may be answered by a node of the store that has lost its leadership
+// and lags. It reports that there is to be another plan, on a state that is current, where others were faster.
+func (h *Handler[S]) prove(ctx context.Context, e *entity[S], p *plan[S]) (again bool, err error) {
 	appended, err := h.log.Append(ctx, e.stream, e.revision, p.events)
-	conflict := (*eventlog.ConflictError)(nil)
-	switch {
-	case err == nil:
+	if err == nil {
 		h.stored(e, p, appended)
 		return false, nil
-	case errors.As(err, &conflict):
-		e.ahead = nil
-		pause(ctx, p.contended())
-		_, err := h.catchUp(ctx, e)
-		return true, err
 	}
 	e.ahead = nil
+	if conflict := (*eventlog.ConflictError)(nil); errors.As(err, &conflict) {
+		pause(ctx, p.contended())
+		return true, h.catchUp(ctx, e)
+	}
 	return false, err
+}
+
+// isRecorded tells that all the plan does is to answer from events that are stored.
+func (p *plan[S]) isRecorded() bool {
+	return len(p.events) == 0 && !slices.ContainsFunc(p.steps, func(s planned) bool { return s.recorded == nil })
 }
 
 // contended notes that others were faster, and returns how often that was so.
@@ -256,7 +252,9 @@ func (h *Handler[S]) stored(e *entity[S], p *plan[S], a eventlog.Appended) {
 		}
 		e.requests.remember(ev.Meta.RequestID, ev.Meta.RequestHash, e.revision+1+eventlog.Revision(i), []proto.Message{ev.Message}, p.at)
 	}
-	e.revision, e.position, e.last = a.Revision, a.Position, p.events[len(p.events)-1].ID
+	if n := len(p.events); n > 0 {
+		e.revision, e.position, e.last = a.Revision, a.Position, p.events[n-1].ID
+	}
 	e.proven = time.Now()
 }
 
@@ -286,7 +284,7 @@ func (h *Handler[S]) answer(ctx context.Context, e *entity[S], p *plan[S]) (agai
 	}
 	if len(again) > 0 {
 		h.forget(e)
-		_, err = h.catchUp(ctx, e)
+		err = h.catchUp(ctx, e)
 	}
 	return again, err
 }

@@ -10,9 +10,8 @@
 //   - An append whose outcome is unknown is retried as it was by package eventlog; where that conflicts, the reading of
 //     the tail finds the command's own events, and it is a repeat.
 //
-// States are kept in memory only as a baseline. An append at the exact revision proves that it was current; an answer that
-// appends nothing, such as a refusal, is given only after such an append, or after the tail was read and held nothing new,
-// since the command arrived. The tail begins with the last event that the state holds: where the log has another there, or
+// States are kept in memory only as a baseline. An append at the exact revision proves that it was current; so does one of
+// nothing, after which an answer is given that appends nothing, such as a refusal. The tail begins with the last event that the state holds: where the log has another there, or
 // none, it was set back under us, and the stream is folded again from its start.
 //
 // A hot entity stays fast because its commands are settled in batches (batch.go): those that arrive while an append is on
@@ -147,7 +146,7 @@ func (h *Handler[S]) Continue(ctx context.Context, id, requestID string, decide 
 // Load folds an entity's stream and returns the state, which is the caller's, and its revision.
 func (h *Handler[S]) Load(ctx context.Context, id string) (*S, eventlog.Revision, error) {
 	e := h.newEntity(id)
-	if _, err := h.catchUp(ctx, e); err != nil {
+	if err := h.catchUp(ctx, e); err != nil {
 		return nil, eventlog.NoStream, err
 	}
 	return e.state, e.revision, nil
@@ -189,39 +188,36 @@ type step struct {
 	recorded *request // answer with all events of this one
 }
 
-// catchUp folds the events that were appended since the state was last current, or all where the log was set back. It
-// reports whether there were any.
-func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) (changed bool, err error) {
-	first := e.revision
+// catchUp folds the events that were appended since the state was last current, or all where the log was set back.
+func (h *Handler[S]) catchUp(ctx context.Context, e *entity[S]) error {
 	if e.revision == eventlog.NoStream {
 		if err := h.restore(ctx, e); err != nil {
-			return false, err
+			return err
 		}
 	}
 	for {
 		page, err := h.log.Read(ctx, e.stream, max(e.revision, 0), foldPage)
 		if err != nil {
-			return false, err
+			return err
 		}
 		full := len(page) == foldPage
 		if e.revision != eventlog.NoStream {
 			if len(page) == 0 || page[0].Revision != e.revision || page[0].ID != e.last {
 				h.forget(e)
 				e.snapshot = noSnapshot
-				_, err := h.catchUp(ctx, e)
-				return true, err
+				return h.catchUp(ctx, e)
 			}
 			e.position = page[0].Position // not kept in a snapshot: an import changes it
 			page = page[1:]
 		}
 		for _, r := range page {
 			if err := h.fold(e, r); err != nil {
-				return false, err
+				return err
 			}
 		}
 		if !full {
 			e.proven = time.Now()
-			return e.revision != first, nil
+			return nil
 		}
 	}
 }

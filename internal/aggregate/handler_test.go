@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -167,6 +168,45 @@ func TestARefusalIsNeverAnsweredFromAStaleMemory(t *testing.T) {
 	}
 }
 
+// laggingLog reads as a node of a cluster does that has lost its leadership: it passes appends on, and knows only what it had.
+type laggingLog struct {
+	*memorylog.Log
+	lags atomic.Int32 // for so many reads
+}
+
+func (l *laggingLog) Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
+	if l.lags.Add(-1) >= 0 {
+		return nil, nil
+	}
+	return l.Log.Read(ctx, stream, from, max)
+}
+
+func TestNothingIsAnsweredFromWhatALaggingNodeKnows(t *testing.T) {
+	log := &laggingLog{Log: memorylog.New(eventschema.New())}
+	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := newReplica(log, s).Handle(t.Context(), "p", command(uuid.NewString(), limit), receive(limit)); err != nil {
+		t.Fatal(err)
+	}
+	for name, decide := range map[string]aggregate.Decide[counter]{
+		"refused": func(c *counter) ([]proto.Message, error) {
+			if c.total == 0 {
+				return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_STOCK_LIMIT, "there is nothing")
+			}
+			return nil, nil
+		},
+		"nothing to do": func(c *counter) ([]proto.Message, error) { return nil, nil },
+	} {
+		log.lags.Store(3)
+		done, err := newReplica(log, s).Handle(t.Context(), "p", command(uuid.NewString(), 1), decide)
+		if err != nil || done.Etag() != `"0"` {
+			t.Errorf("%s: answered %+v, %v", name, done, err)
+		}
+	}
+}
+
 func TestConcurrentCommandsOnReplicasLoseNothing(t *testing.T) {
 	log := newShakyLog()
 	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
@@ -274,7 +314,7 @@ func TestWaitingForAHotEntityEndsWithTheDeadline(t *testing.T) {
 func TestConflictsUntilTheDeadlineAreContention(t *testing.T) {
 	log := newShakyLog()
 	log.fast = true
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, err := newHandler(t, log).Handle(ctx, "p", command(uuid.NewString(), 1), receive(1))
 	if !fault.Is(err, typev1.ErrorReason_ERROR_REASON_CONTENTION) {

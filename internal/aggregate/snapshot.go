@@ -239,7 +239,7 @@ func (h *Handler[S]) Renew(ctx context.Context, log Subscriber) error {
 			continue
 		}
 		e := h.newEntity(id)
-		switch _, err := h.catchUp(ctx, e); {
+		switch err := h.catchUp(ctx, e); {
 		case ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil: // so will its commands

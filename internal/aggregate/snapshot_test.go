@@ -143,7 +143,7 @@ func (w *warehouse) caughtUp(t rapid.TB, l pastLog) (e *entity[stock.State], rea
 	l.Log, l.read = w.log, &read
 	h := w.replica(l)
 	e = h.newEntity("mug")
-	if _, err := h.catchUp(context.Background(), e); err != nil {
+	if err := h.catchUp(context.Background(), e); err != nil {
 		t.Fatal(err)
 	}
 	return e, read
@@ -341,7 +341,7 @@ func TestTwoReplicasWriteASnapshotAtOnce(t *testing.T) {
 		h := w.replica(slowLog{w.log, both})
 		wg.Go(func() {
 			e := h.newEntity("mug")
-			if _, err := h.catchUp(context.Background(), e); err != nil {
+			if err := h.catchUp(context.Background(), e); err != nil {
 				t.Error(err)
 			}
 			h.keep(e)

@@ -31,7 +31,8 @@ type Appended struct {
 }
 
 // Append stores events at the end of a stream that is at the expected revision, all or none. An attempt whose outcome is
-// unknown is repeated as it was until ctx ends, which the store recognises by the events' ids.
+// unknown is repeated as it was until ctx ends, which the store recognises by the events' ids. Of no events, it proves that
+// the stream is at the revision, which a read of a node that has just lost its leadership does not; the position is 0 then.
 //
 // Errors: *[ConflictError] where the stream is at another revision, which may be because a lost attempt was stored, so the
 // caller reads the tail; [ErrTooLarge]; [ErrDeleted]; [ErrUnavailable], after which the outcome is unknown.

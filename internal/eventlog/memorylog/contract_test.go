@@ -118,11 +118,19 @@ func TestAppend(t *testing.T) {
 			"the same and one more":        {0, []eventlog.NewEvent{three[1], three[2], received(5)}},
 			"the same, at another place":   {0, []eventlog.NewEvent{three[2]}},
 			"the same, behind what exists": {3, []eventlog.NewEvent{three[2]}},
+			"nothing, where nothing is":    {eventlog.NoStream, nil},
+			"nothing, too low":             {1, nil},
+			"nothing, too high":            {3, nil},
 		} {
 			var conflict *eventlog.ConflictError
 			_, err := l.Append(ctx, "stock-p", c.expected, c.events)
 			if !errors.As(err, &conflict) || conflict.Stream != "stock-p" || conflict.Expected != c.expected || conflict.Actual == nil || *conflict.Actual != 2 {
 				t.Errorf("%s: %v", name, err)
+			}
+		}
+		for stream, at := range map[string]eventlog.Revision{"stock-p": 2, "stock-none": eventlog.NoStream} {
+			if proof, err := l.Append(ctx, stream, at, nil); err != nil || proof != (eventlog.Appended{Revision: at}) {
+				t.Errorf("nothing to %s at %d: %+v, %v", stream, at, proof, err)
 			}
 		}
 		if head, err := l.Head(ctx); err != nil || head != other.Position {

@@ -109,12 +109,14 @@ func (l *Log) append(stream string, expected eventlog.Revision, events []eventlo
 		}
 		return eventlog.Appended{}, &eventlog.ConflictError{Stream: stream, Expected: expected, Actual: &actual}
 	}
+	a := eventlog.Appended{Revision: expected}
 	for _, e := range events {
 		expected++
 		e.Stream, e.Revision, e.Position, e.Created = stream, expected, eventlog.Position(step*(len(l.events)+1)), time.Now()
 		l.events = append(l.events, e)
+		a = eventlog.Appended{Revision: e.Revision, Position: e.Position}
 	}
-	return eventlog.Appended{Revision: expected, Position: l.head()}, nil
+	return a, nil
 }
 
 // isRepeat tells whether events are stored already, at the place that they were meant for.
