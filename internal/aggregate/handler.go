@@ -36,8 +36,12 @@ import (
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
-// cachedStates bounds the number of folded states kept in memory, per category.
-const cachedStates = 10_000
+const (
+	// cachedStates bounds the number of folded states kept in memory, per category; cachedLongStates, where streams never end: such
+	// a state with all the requests that it remembers may take half a megabyte.
+	cachedStates     = 10_000
+	cachedLongStates = 1_000
+)
 
 // Log is what a handler needs of the event log.
 type Log interface {
@@ -83,7 +87,11 @@ type Handler[S any] struct {
 
 // New returns a handler for the streams of a category. The clock gives events their time.
 func New[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock func() time.Time) *Handler[S] {
-	cache, err := lru.New[string, *entity[S]](cachedStates)
+	return newHandler[S, P](log, category, s, clock, cachedStates)
+}
+
+func newHandler[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock func() time.Time, cached int) *Handler[S] {
+	cache, err := lru.New[string, *entity[S]](cached)
 	if err != nil {
 		panic(err) // only for a size that is not positive
 	}

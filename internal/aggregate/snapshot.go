@@ -51,7 +51,7 @@ func (l *Long) keyed(messages []proto.Message) bool {
 
 // NewLong returns a handler for the streams of a category that never end.
 func NewLong[S any, P Evolver[S]](log Log, category string, s *secret.Secret, clock func() time.Time, long Long) *Handler[S] {
-	h := New[S, P](log, category, s, clock)
+	h := newHandler[S, P](log, category, s, clock, cachedLongStates)
 	h.long = &long
 	h.schema = schemaOf(reflect.TypeFor[snapshot[S]](), long.Version)
 	return h

@@ -21,11 +21,12 @@ import (
 
 // Log is a connection to an event store. It is safe for concurrent use.
 type Log struct {
-	store   *supervisor
-	schema  Schema
-	log     *slog.Logger
-	metrics *metrics
-	silence time.Duration // of a subscription, before it is looked after
+	store    *supervisor
+	schema   Schema
+	log      *slog.Logger
+	metrics  *metrics
+	silence  time.Duration // of a subscription, before it is looked after
+	patience time.Duration // with one attempt to read
 }
 
 // Open returns a log over the store that a connection string names. It fails only for a string that can't be read; a
@@ -36,7 +37,7 @@ func Open(url string, schema Schema, log *slog.Logger, reg prometheus.Registerer
 	if err != nil {
 		return nil, err
 	}
-	return &Log{store: s, schema: schema, log: log, metrics: m, silence: defaultSilence}, nil
+	return &Log{store: s, schema: schema, log: log, metrics: m, silence: defaultSilence, patience: defaultPatience}, nil
 }
 
 // Close ends the connection. Subscriptions should have ended before.
@@ -50,7 +51,7 @@ func (l *Log) Ping(ctx context.Context) error {
 
 // Head is the position of the last event of the whole log, of whatever category; 0 when there is none.
 func (l *Log) Head(ctx context.Context) (Position, error) {
-	return retryRead(ctx, func() (Position, error) { return l.head(ctx) })
+	return retryRead(ctx, l, l.head)
 }
 
 func (l *Log) head(ctx context.Context) (Position, error) {
@@ -70,7 +71,7 @@ func (l *Log) head(ctx context.Context) (Position, error) {
 
 // Has tells whether the event with an id is at a position of the log. One that was deleted since counts as being there.
 func (l *Log) Has(ctx context.Context, at Position, id uuid.UUID) (bool, error) {
-	return retryRead(ctx, func() (bool, error) {
+	return retryRead(ctx, l, func(ctx context.Context) (bool, error) {
 		return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) (bool, error) {
 			s, err := c.ReadAll(ctx, esdb.ReadAllOptions{Direction: esdb.Forwards, From: esdb.Position{Commit: uint64(at), Prepare: uint64(at)}}, 1)
 			if err != nil {

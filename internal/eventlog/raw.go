@@ -51,7 +51,7 @@ const pageTimeout = 30 * time.Second
 func (l *Log) readAllPatiently(ctx context.Context, after Position) ([]Recorded, error) {
 	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
 	defer cancel()
-	return retryRead(ctx, func() ([]Recorded, error) { return l.readAllPage(ctx, after) })
+	return retryRead(ctx, l, func(ctx context.Context) ([]Recorded, error) { return l.readAllPage(ctx, after) })
 }
 
 func (l *Log) readPatiently(ctx context.Context, stream string, from Revision) ([]Recorded, error) {

@@ -5,14 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/EventStore/EventStore-Client-Go/v4/esdb"
 	"github.com/cenkalti/backoff/v5"
 	"google.golang.org/grpc/codes"
 )
 
-// pageSize bounds the events of one read call.
-const pageSize = 1000
+const (
+	// pageSize bounds the events of one read call.
+	pageSize = 1000
+	// defaultPatience is the time of one attempt to read: enough for a page, and an answer that is lost is not waited for.
+	defaultPatience = 10 * time.Second
+)
 
 // Read returns a stream's events from a revision on, in order: at most max, or all where max is not positive. A stream
 // that does not exist has none. It tries again until ctx ends, and fails with [ErrUnavailable] then.
@@ -23,7 +28,7 @@ func (l *Log) Read(ctx context.Context, stream string, from Revision, max int) (
 		if max > 0 {
 			want = min(want, max-len(events))
 		}
-		page, err := retryRead(ctx, func() ([]Recorded, error) { return l.readPage(ctx, stream, from, want) })
+		page, err := retryRead(ctx, l, func(ctx context.Context) ([]Recorded, error) { return l.readPage(ctx, stream, from, want) })
 		if err != nil {
 			return nil, fmt.Errorf("read %s: %w", stream, err)
 		}
@@ -37,7 +42,7 @@ func (l *Log) Read(ctx context.Context, stream string, from Revision, max int) (
 
 // Latest returns the last event of a stream, if it has any. It tries again as [Log.Read] does.
 func (l *Log) Latest(ctx context.Context, stream string) (latest Recorded, exists bool, err error) {
-	events, err := retryRead(ctx, func() ([]Recorded, error) {
+	events, err := retryRead(ctx, l, func(ctx context.Context) ([]Recorded, error) {
 		return call(ctx, l.store, func(ctx context.Context, c *esdb.Client) ([]Recorded, error) {
 			s, err := c.ReadStream(ctx, stream, esdb.ReadStreamOptions{Direction: esdb.Backwards, From: esdb.End{}}, 1)
 			if err != nil {
@@ -85,10 +90,12 @@ func collect(s *esdb.ReadStream) ([]Recorded, error) {
 }
 
 // retryRead tries a read again until ctx ends, unless the answer is definite.
-func retryRead[T any](ctx context.Context, read func() (T, error)) (T, error) {
+func retryRead[T any](ctx context.Context, l *Log, read func(context.Context) (T, error)) (T, error) {
 	var last error
 	v, err := backoff.Retry(ctx, func() (T, error) {
-		v, err := read()
+		attempt, cancel := context.WithTimeout(ctx, l.patience)
+		defer cancel()
+		v, err := read(attempt)
 		last = err
 		switch {
 		case err == nil:

@@ -3,6 +3,7 @@ package eventlog_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -16,13 +17,15 @@ import (
 	"github.com/purserhq/purser/internal/eventschema"
 )
 
-// stalling passes everything on to a store; while stalled is set, subscriptions receive nothing and are not told so.
+// stalling passes everything on to a store; while stalled is set, subscriptions receive nothing and are not told so. So it is
+// with as many reads as are to be lost.
 type stalling struct {
 	streams.UnimplementedStreamsServer
 	store         streams.StreamsClient
 	stalled       atomic.Bool
 	swallowed     chan struct{}
 	subscriptions atomic.Int64
+	lost          atomic.Int64
 }
 
 // stallBefore puts a stalling server before a store, and returns its address.
@@ -58,9 +61,15 @@ func (p *stalling) Read(req *streams.ReadReq, ss streams.Streams_ReadServer) err
 	subscription := req.GetOptions().GetSubscription() != nil
 	if subscription {
 		p.subscriptions.Add(1)
+	} else if p.lost.Add(-1) >= 0 {
+		<-ss.Context().Done()
+		return ss.Context().Err()
 	}
 	for {
 		m, err := from.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
 			return err
 		}
@@ -126,5 +135,24 @@ func TestAStalledSubscriptionIsTakenUpAgain(t *testing.T) {
 	cancel()
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+func TestAReadWhoseAnswerIsLostIsTriedAgain(t *testing.T) {
+	s := newStore(t)
+	proxy, addr := stallBefore(t, s.addr)
+	l, err := eventlog.Open("esdb://"+addr+"?tls=false", eventschema.New(), quiet(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(l.Close)
+	l.SetPatience(100 * time.Millisecond)
+	ctx := within(t, 30*time.Second)
+	if _, err := s.open().Append(ctx, "stock-a", eventlog.NoStream, []eventlog.NewEvent{received(1)}); err != nil {
+		t.Fatal(err)
+	}
+	proxy.lost.Store(2)
+	if events, err := l.Read(ctx, "stock-a", 0, 0); err != nil || len(events) != 1 {
+		t.Errorf("read %d events, %v", len(events), err)
 	}
 }

@@ -99,11 +99,15 @@ func (s *server) ReceiveStock(ctx context.Context, req *inventoryv1.ReceiveStock
 }
 
 func (s *server) ReserveStock(ctx context.Context, req *inventoryv1.ReserveStockRequest) (*inventoryv1.ReserveStockResponse, error) {
-	c := stock.Reserve{Product: req.GetProductId(), Order: req.GetOrderId(), Quantity: req.GetQuantity(), Now: s.clock()}
+	c := stock.Reserve{Product: req.GetProductId(), Order: req.GetOrderId(), Quantity: req.GetQuantity()}
 	if req.GetValidUntil() != nil {
 		c.ValidUntil = req.GetValidUntil().AsTime()
 	}
-	done, err := s.handle(ctx, req, func(st *stock.State) ([]proto.Message, error) { return st.Reserve(c) })
+	done, err := s.handle(ctx, req, func(st *stock.State) ([]proto.Message, error) {
+		attempt := c
+		attempt.Now = s.clock() // not when it arrived: it may have had to wait
+		return st.Reserve(attempt)
+	})
 	if err != nil {
 		return nil, err
 	}

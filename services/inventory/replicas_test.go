@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/purserhq/purser/internal/aggregate"
 	"github.com/purserhq/purser/internal/domain/catalog"
@@ -214,4 +215,49 @@ func TestANoOpIsNotAnsweredFromAnOldMemory(t *testing.T) {
 	if _, err := reserve(b, "8"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_RESERVATION_ENDED) {
 		t.Errorf("reserved after the release: %v", err)
 	}
+}
+
+// An attempt that had to wait, until it was not valid any more and the mark of its release was forgotten, holds nothing.
+func TestAnAttemptIsJudgedWhenItIsDecided(t *testing.T) {
+	a, log := stocked(t, 10)
+	var ahead atomic.Int64
+	clock := func() time.Time { return noon.Add(time.Duration(ahead.Load())) }
+	s, err := secret.LoadOrCreate(filepath.Join(t.TempDir(), "secret"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	replica := func(l aggregate.Log) *server {
+		return &server{stock: aggregate.New[stock.State](l, eventschema.Stock, s, clock), products: a.products, clock: clock}
+	}
+	slow, other := &slowLog{Log: log, reading: make(chan struct{}), goOn: make(chan struct{})}, replica(log)
+	req := reservation("7", 2)
+	req.ValidUntil = timestamppb.New(noon.Add(time.Minute))
+	late := make(chan error, 1)
+	go func() {
+		_, err := replica(slow).ReserveStock(t.Context(), req)
+		late <- err
+	}()
+	<-slow.reading
+	for _, order := range []string{"7", "8"} { // the second release has the first one forgotten
+		if _, err := other.ReleaseReservation(t.Context(), release(order)); err != nil {
+			t.Fatal(err)
+		}
+		ahead.Add(int64(9 * time.Minute))
+	}
+	close(slow.goOn)
+	if err := <-late; !fault.Is(err, typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED) {
+		t.Errorf("got %v, and it holds %d", err, held(t, other, "7"))
+	}
+}
+
+// slowLog waits with its first read.
+type slowLog struct {
+	aggregate.Log
+	reading, goOn chan struct{}
+	once          sync.Once
+}
+
+func (l *slowLog) Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
+	l.once.Do(func() { close(l.reading); <-l.goOn })
+	return l.Log.Read(ctx, stream, from, max)
 }
