@@ -180,11 +180,7 @@ func projectionUnparkCommand() *cobra.Command {
 				if t.json {
 					return printMessages(cmd.OutOrStdout(), []*projectionv1.UnparkKeyResponse{reply})
 				}
-				said := "unparked"
-				if !reply.GetUnparked() {
-					said = "was not parked"
-				}
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s of %s %s\n", args[1], args[0], said)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s of %s unparked\n", args[1], args[0])
 				return err
 			})
 		},

@@ -81,7 +81,7 @@ func TestAPausedModelRestsAcrossRestarts(t *testing.T) {
 		}
 	}
 	rests(c)
-	if _, err := asked.Unpark(t.Context(), "accounts", "k"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED) {
+	if err := asked.Unpark(t.Context(), "accounts", "k"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_PAUSED) {
 		t.Errorf("got %v", err)
 	}
 	if err := stop(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -16,21 +17,20 @@ import (
 
 // Unpark has the owner of a model try a parked key again: fold it from its first event up to the checkpoint, write the row
 // and what is derived from it, and unpark it, all in one transaction. It does so in every build of the model, also those that
-// readers may be sent to later. It tells whether the key was parked in any, and returns once
-// that is decided, whoever the owner is. Where the key still can't be applied it stays parked, and the fault is
-// KEY_STILL_POISONED with the cause. Where ctx ends before an owner has tried, the order stands, and the fault is
-// PROJECTION_STOPPED.
-func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked bool, err error) {
+// readers may be sent to later, and returns once that is decided, whoever the owner is. A key that is parked in
+// none is PARKED_KEY_NOT_FOUND. Where the key still can't be applied it stays parked, and the fault is KEY_STILL_POISONED with
+// the cause. Where ctx ends before an owner has tried, the order stands, and the fault is PROJECTION_STOPPED.
+func (c *Consumer) Unpark(ctx context.Context, model, key string) error {
 	m, err := c.model(model)
 	if err != nil {
-		return false, err
+		return err
 	}
 	status, err := c.status(ctx, m, 0)
 	if err != nil {
-		return false, err
+		return err
 	}
 	if status.State == Paused {
-		return false, paused(model)
+		return paused(model)
 	}
 	// Of several who want the same, one attempt tells all.
 	rows, err := c.pool.Query(ctx, `UPDATE consumer.parked AS p SET wanted = coalesce(wanted, $4) FROM consumer.builds AS b
@@ -41,16 +41,29 @@ func (c *Consumer) Unpark(ctx context.Context, model, key string) (wasParked boo
 		orders, err = pgx.CollectRows(rows, pgx.RowToStructByPos[unparkOrder])
 	}
 	if err := notMadeYet(err); err != nil {
-		return false, fmt.Errorf("order to unpark %s of %s: %w", key, model, err)
+		return fmt.Errorf("order to unpark %s of %s: %w", key, model, err)
+	}
+	if len(orders) == 0 {
+		return notParked(m, key)
 	}
 	ctx, cancel := Sooner(ctx)
 	defer cancel()
 	for _, o := range orders {
 		if err := c.awaitUnparked(ctx, m, key, o); err != nil {
-			return true, err
+			return err
 		}
 	}
-	return len(orders) > 0, nil
+	return nil
+}
+
+// notParked says that a key is not parked, and what its stream's key is where a stream was named instead, as causes do.
+func notParked(m Model, key string) error {
+	f := fault.Missing(typev1.ErrorReason_ERROR_REASON_PARKED_KEY_NOT_FOUND, "parked key", key)
+	f.Message = fmt.Sprintf("%q is not parked in projection %q", key, m.name)
+	if category, id, ok := eventlog.SplitStream(key); ok && slices.Contains(m.categories, category) {
+		f.Message += fmt.Sprintf("; the key of stream %s is %q", key, id)
+	}
+	return f
 }
 
 // unparkOrder is an attempt that was ordered of a build, and since when the key was parked there then.

@@ -27,7 +27,7 @@ type models interface {
 	Pause(ctx context.Context, model string) (consumer.Status, error)
 	Resume(ctx context.Context, model string) (consumer.Status, error)
 	Parked(ctx context.Context, model string, after consumer.ParkedKey, limit int) ([]consumer.ParkedKey, error)
-	Unpark(ctx context.Context, model, key string) (wasParked bool, err error)
+	Unpark(ctx context.Context, model, key string) error
 	Rebuild(ctx context.Context, model string, stay bool, tell func(consumer.Progress) error) error
 	Switch(ctx context.Context, model, to string) (consumer.Status, error)
 	DropBuild(ctx context.Context, build string) error
@@ -127,11 +127,10 @@ func (s *server) ListParkedKeys(ctx context.Context, req *projectionv1.ListParke
 }
 
 func (s *server) UnparkKey(ctx context.Context, req *projectionv1.UnparkKeyRequest) (*projectionv1.UnparkKeyResponse, error) {
-	unparked, err := s.models.Unpark(ctx, req.GetProjection(), req.GetKey())
-	if err != nil {
+	if err := s.models.Unpark(ctx, req.GetProjection(), req.GetKey()); err != nil {
 		return nil, err
 	}
-	return &projectionv1.UnparkKeyResponse{Unparked: unparked}, nil
+	return &projectionv1.UnparkKeyResponse{Unparked: true}, nil
 }
 
 var states = map[consumer.State]projectionv1.ProjectionState{

@@ -1376,7 +1376,7 @@ func (x *UnparkKeyRequest) GetKey() string {
 
 type UnparkKeyResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// False: the key was not parked, and nothing was done.
+	// Always true.
 	Unparked      bool `protobuf:"varint,1,opt,name=unparked,proto3" json:"unparked,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -56,7 +56,7 @@ type ProjectionServiceClient interface {
 	// The keys whose events can't be applied, in the order of projections and keys.
 	ListParkedKeys(ctx context.Context, in *ListParkedKeysRequest, opts ...grpc.CallOption) (*ListParkedKeysResponse, error)
 	// Folds a parked key anew from its first event, by the code that runs now, and goes on with it. Answers once that is done.
-	// If its events still can't be applied, it stays parked: KEY_STILL_POISONED.
+	// If its events still can't be applied, it stays parked: KEY_STILL_POISONED. A key that is not parked is PARKED_KEY_NOT_FOUND.
 	UnparkKey(ctx context.Context, in *UnparkKeyRequest, opts ...grpc.CallOption) (*UnparkKeyResponse, error)
 }
 
@@ -193,7 +193,7 @@ type ProjectionServiceServer interface {
 	// The keys whose events can't be applied, in the order of projections and keys.
 	ListParkedKeys(context.Context, *ListParkedKeysRequest) (*ListParkedKeysResponse, error)
 	// Folds a parked key anew from its first event, by the code that runs now, and goes on with it. Answers once that is done.
-	// If its events still can't be applied, it stays parked: KEY_STILL_POISONED.
+	// If its events still can't be applied, it stays parked: KEY_STILL_POISONED. A key that is not parked is PARKED_KEY_NOT_FOUND.
 	UnparkKey(context.Context, *UnparkKeyRequest) (*UnparkKeyResponse, error)
 	mustEmbedUnimplementedProjectionServiceServer()
 }

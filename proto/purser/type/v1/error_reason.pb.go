@@ -39,6 +39,7 @@ const (
 	ErrorReason_ERROR_REASON_SERVICE_NOT_FOUND      ErrorReason = 14
 	ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND   ErrorReason = 17
 	ErrorReason_ERROR_REASON_BUILD_NOT_FOUND        ErrorReason = 18
+	ErrorReason_ERROR_REASON_PARKED_KEY_NOT_FOUND   ErrorReason = 19
 	ErrorReason_ERROR_REASON_PRODUCT_EXISTS         ErrorReason = 20
 	ErrorReason_ERROR_REASON_ORDER_EXISTS           ErrorReason = 21
 	ErrorReason_ERROR_REASON_PRODUCT_DISCONTINUED   ErrorReason = 30
@@ -87,6 +88,7 @@ var (
 		14: "ERROR_REASON_SERVICE_NOT_FOUND",
 		17: "ERROR_REASON_PROJECTION_NOT_FOUND",
 		18: "ERROR_REASON_BUILD_NOT_FOUND",
+		19: "ERROR_REASON_PARKED_KEY_NOT_FOUND",
 		20: "ERROR_REASON_PRODUCT_EXISTS",
 		21: "ERROR_REASON_ORDER_EXISTS",
 		30: "ERROR_REASON_PRODUCT_DISCONTINUED",
@@ -132,6 +134,7 @@ var (
 		"ERROR_REASON_SERVICE_NOT_FOUND":      14,
 		"ERROR_REASON_PROJECTION_NOT_FOUND":   17,
 		"ERROR_REASON_BUILD_NOT_FOUND":        18,
+		"ERROR_REASON_PARKED_KEY_NOT_FOUND":   19,
 		"ERROR_REASON_PRODUCT_EXISTS":         20,
 		"ERROR_REASON_ORDER_EXISTS":           21,
 		"ERROR_REASON_PRODUCT_DISCONTINUED":   30,
@@ -196,7 +199,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\x8e=\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xfb>\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -223,7 +226,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"!ERROR_REASON_PROJECTION_NOT_FOUND\x10\x11\x1ac\x8a\xb5\x18_\n" +
 	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\xd1\x01\n" +
 	"\x1cERROR_REASON_BUILD_NOT_FOUND\x10\x12\x1a\xae\x01\x8a\xb5\x18\xa9\x01\n" +
-	"\tNOT_FOUND\x10\x01\x1aOthe projection has no build of that name, or none but the live one to switch to\"IList the projections: each names its builds; a rebuild makes another one.\x12\x8f\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aOthe projection has no build of that name, or none but the live one to switch to\"IList the projections: each names its builds; a rebuild makes another one.\x12\xea\x01\n" +
+	"!ERROR_REASON_PARKED_KEY_NOT_FOUND\x10\x13\x1a\xc2\x01\x8a\xb5\x18\xbd\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aPno such key of the projection is parked: it never was, or it is unparked already\"\\Choose one that ListParkedKeys names; where it is among them no more, nothing is left to do.\x12\x8f\x01\n" +
 	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x1an\x8a\xb5\x18j\n" +
 	"\x0eALREADY_EXISTS\x10\x01\x1a-another request has made a product of this id\"'Use that product, or choose another id.\x12\xb8\x01\n" +
 	"\x19ERROR_REASON_ORDER_EXISTS\x10\x15\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
