@@ -143,16 +143,16 @@ func TestAParkedOrderIsCured(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		for call, want := range map[string]string{
-			"unpark fulfillment_states worse": `projection "fulfillment_states" does not exist`,
+			"unpark fulfillment_states worse": `projection "fulfillment_states" is not run by this projector, which runs order_summaries, `,
 			"unpark order_details order-best": `"order-best" is not parked in projection "order_details"; the key of stream order-best is "best"`,
-			"status nothing":                  `projection "nothing" does not exist`,
-			"parked nothing":                  `projection "nothing" does not exist`,
-			"pause nothing":                   `projection "nothing" does not exist`,
+			"status sales_by_day":             `"sales_by_day" is no projection of its own, but kept with projection "order_summaries"`,
+			"parked nothing":                  `projection "nothing" is not run by this projector`,
+			"pause nothing":                   `projection "nothing" is not run by this projector`,
 			"switch order_summaries":          "there is no other build of order_summaries",
-			"switch order_summaries nothing":  `build "nothing" does not exist`,
-			"switch nothing":                  `projection "nothing" does not exist`,
-			"rebuild nothing":                 `projection "nothing" does not exist`,
-			"drop nothing":                    `build "nothing" does not exist`,
+			"switch payments products_v2_b1":  `projection "payments" has no build "products_v2_b1"`,
+			"switch nothing":                  `projection "nothing" is not run by this projector`,
+			"rebuild nothing":                 `projection "nothing" is not run by this projector`,
+			"drop fulfillment_states_v1_b1":   `no projection that this projector runs has a build "fulfillment_states_v1_b1"; it runs order_summaries, `,
 			"unpark order_details":            "KEY is missing: it is purser projection unpark NAME KEY",
 			"status":                          "NAME is missing: it is purser projection status NAME",
 		} {

@@ -134,7 +134,7 @@ func TestProjectorsOfSomeModels(t *testing.T) {
 		}
 	}
 	runs(first, "payments")
-	if _, err := runCommand(t, "projection", "pause", "products", "--projector-addr", first.grpc); err == nil || err.Error() != `projection "products" does not exist` {
+	if _, err := runCommand(t, "projection", "pause", "products", "--projector-addr", first.grpc); err == nil || err.Error() != `projection "products" is not run by this projector, which runs payments` {
 		t.Errorf("an order to one that does not run the model: %v", err)
 	}
 	if _, err := runCommand(t, "health", query.http); err == nil {

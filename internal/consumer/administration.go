@@ -3,6 +3,8 @@ package consumer
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -112,14 +114,52 @@ func (c *Consumer) order(ctx context.Context, model, sql string) (Status, error)
 	return c.status(ctx, m, c.head(ctx))
 }
 
-// model finds one of those that this consumer runs.
+// model finds one of those that this consumer runs; whether others run one of the name it can't tell.
 func (c *Consumer) model(name string) (Model, error) {
+	f := fault.Missing(typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND, "projection", name)
+	f.Message = fmt.Sprintf("projection %q is not run by this projector, which runs %s", name, c.names())
 	for _, m := range c.models {
 		if m.name == name {
 			return m, nil
 		}
+		if slices.Contains(m.derived, name) {
+			f.Message = fmt.Sprintf("%q is no projection of its own, but kept with projection %q", name, m.name)
+		}
 	}
-	return Model{}, fault.Missing(typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND, "projection", name)
+	return Model{}, f
+}
+
+func (c *Consumer) names() string {
+	names := make([]string, len(c.models))
+	for i, m := range c.models {
+		names[i] = m.name
+	}
+	return strings.Join(names, ", ")
+}
+
+// Build tells how a build is: of one model, or where that is "" of any that the consumer runs. It fails with BUILD_NOT_FOUND.
+func (c *Consumer) Build(ctx context.Context, model, name string) (BuildStatus, error) {
+	f := fault.Missing(typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND, "build", name)
+	f.Message = fmt.Sprintf("no projection that this projector runs has a build %q; it runs %s", name, c.names())
+	among := c.models
+	if model != "" {
+		m, err := c.model(model)
+		if err != nil {
+			return BuildStatus{}, err
+		}
+		among = []Model{m}
+		f.Message = fmt.Sprintf("projection %q has no build %q", model, name)
+	}
+	for _, m := range among {
+		builds, err := c.buildStatuses(ctx, m.name)
+		if err != nil {
+			return BuildStatus{}, err
+		}
+		if i := slices.IndexFunc(builds, func(b BuildStatus) bool { return b.Name == name }); i >= 0 {
+			return builds[i], nil
+		}
+	}
+	return BuildStatus{}, f
 }
 
 func (c *Consumer) head(ctx context.Context) eventlog.Position {

@@ -51,8 +51,36 @@ func TestStatusTellsHowAModelIs(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.eventually(func() bool { s := w.status(asked, "accounts"); return s.State == consumer.Stopped && s.Lag > 0 })
-	if _, err := asked.Status(t.Context(), "another"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND) {
-		t.Errorf("of another model: %v", err)
+}
+
+func TestWhatIsNotRunHereIsSaid(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	asked := w.consumer(w.models()[:1]...)
+	for name, want := range map[string]string{
+		"entries":  `projection "entries" is not run by this projector, which runs accounts`,
+		"brackets": `"brackets" is no projection of its own, but kept with projection "accounts"`,
+	} {
+		if _, err := asked.Status(t.Context(), name); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_PROJECTION_NOT_FOUND) || fault.Of(err).Message != want {
+			t.Errorf("%s: %v, want %s", name, err, want)
+		}
+	}
+	for _, model := range []string{"", "accounts"} {
+		if b, err := asked.Build(t.Context(), model, "accounts_v1_b1"); err != nil || !b.Live {
+			t.Errorf("of %q: %+v, %v", model, b, err)
+		}
+	}
+	for model, want := range map[string]string{
+		"":         `no projection that this projector runs has a build "entries_v1_b1"; it runs accounts`,
+		"accounts": `projection "accounts" has no build "entries_v1_b1"`,
+	} {
+		if _, err := asked.Build(t.Context(), model, "entries_v1_b1"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FOUND) || fault.Of(err).Message != want {
+			t.Errorf("of %q: %v, want %s", model, err, want)
+		}
 	}
 }
 

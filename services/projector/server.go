@@ -24,6 +24,7 @@ const (
 type models interface {
 	Statuses(ctx context.Context) ([]consumer.Status, error)
 	Status(ctx context.Context, model string) (consumer.Status, error)
+	Build(ctx context.Context, model, name string) (consumer.BuildStatus, error)
 	Pause(ctx context.Context, model string) (consumer.Status, error)
 	Resume(ctx context.Context, model string) (consumer.Status, error)
 	Parked(ctx context.Context, model string, after consumer.ParkedKey, limit int) ([]consumer.ParkedKey, error)
@@ -83,6 +84,11 @@ func (s *server) RebuildProjection(req *projectionv1.RebuildProjectionRequest, s
 }
 
 func (s *server) SwitchProjection(ctx context.Context, req *projectionv1.SwitchProjectionRequest) (*projectionv1.SwitchProjectionResponse, error) {
+	if b := req.GetBuild(); b != "" {
+		if _, err := s.models.Build(ctx, req.GetName(), b); err != nil {
+			return nil, err
+		}
+	}
 	p, err := s.models.Switch(ctx, req.GetName(), req.GetBuild())
 	if err != nil {
 		return nil, err
@@ -91,6 +97,9 @@ func (s *server) SwitchProjection(ctx context.Context, req *projectionv1.SwitchP
 }
 
 func (s *server) DropBuild(ctx context.Context, req *projectionv1.DropBuildRequest) (*projectionv1.DropBuildResponse, error) {
+	if _, err := s.models.Build(ctx, "", req.GetBuild()); err != nil {
+		return nil, err
+	}
 	if err := s.models.DropBuild(ctx, req.GetBuild()); err != nil {
 		return nil, err
 	}

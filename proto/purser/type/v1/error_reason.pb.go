@@ -199,7 +199,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xfb>\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\x89@\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -222,11 +222,11 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x1dERROR_REASON_REPORT_NOT_FOUND\x10\r\x1aV\x8a\xb5\x18R\n" +
 	"\tNOT_FOUND\x10\x01\x1a\x1fthere is no report of this name\"\"Choose one that ListReports names.\x12\xb3\x01\n" +
 	"\x1eERROR_REASON_SERVICE_NOT_FOUND\x10\x0e\x1a\x8e\x01\x8a\xb5\x18\x89\x01\n" +
-	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\x8a\x01\n" +
-	"!ERROR_REASON_PROJECTION_NOT_FOUND\x10\x11\x1ac\x8a\xb5\x18_\n" +
-	"\tNOT_FOUND\x10\x01\x1a(there is no projection of this name here\"&Choose one that ListProjections names.\x12\xd1\x01\n" +
-	"\x1cERROR_REASON_BUILD_NOT_FOUND\x10\x12\x1a\xae\x01\x8a\xb5\x18\xa9\x01\n" +
-	"\tNOT_FOUND\x10\x01\x1aOthe projection has no build of that name, or none but the live one to switch to\"IList the projections: each names its builds; a rebuild makes another one.\x12\xea\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aCa health check asked for a service that this process does not serve\"5Correct the name, or ask at the port of that service.\x12\xd9\x01\n" +
+	"!ERROR_REASON_PROJECTION_NOT_FOUND\x10\x11\x1a\xb1\x01\x8a\xb5\x18\xac\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1aNthis projector runs no projection of this name; the message says which it runs\"MChoose one that ListProjections names, or ask a projector that runs this one.\x12\x90\x02\n" +
+	"\x1cERROR_REASON_BUILD_NOT_FOUND\x10\x12\x1a\xed\x01\x8a\xb5\x18\xe8\x01\n" +
+	"\tNOT_FOUND\x10\x01\x1a\x8d\x01no projection that this projector runs, or not the one that was named, has a build of that name; or it has none but the live one to switch to\"IList the projections: each names its builds; a rebuild makes another one.\x12\xea\x01\n" +
 	"!ERROR_REASON_PARKED_KEY_NOT_FOUND\x10\x13\x1a\xc2\x01\x8a\xb5\x18\xbd\x01\n" +
 	"\tNOT_FOUND\x10\x01\x1aPno such key of the projection is parked: it never was, or it is unparked already\"\\Choose one that ListParkedKeys names; where it is among them no more, nothing is left to do.\x12\x8f\x01\n" +
 	"\x1bERROR_REASON_PRODUCT_EXISTS\x10\x14\x1an\x8a\xb5\x18j\n" +
