@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/cobra"
+	"google.golang.org/grpc/status"
 
 	"github.com/purserhq/purser/internal/fault"
 	"github.com/purserhq/purser/internal/origin"
@@ -57,10 +60,32 @@ func (t *projectionTool) run(cmd *cobra.Command, f func(ctx context.Context, c p
 	case f == nil || cmd.Context().Err() != nil:
 		return err
 	case f.Kind == fault.Unavailable || f.Kind == fault.DeadlineExceeded:
-		return fmt.Errorf("--projector-addr %s: %s", t.addr, f.Message)
+		return fmt.Errorf("--projector-addr %s: %s%s", t.addr, f.Message, t.cause(cmd.Context(), f))
 	default:
 		return errors.New(f.Message)
 	}
+}
+
+// causeTimeout bounds the attempt to connect that tells why a projector does not answer.
+const causeTimeout = 2 * time.Second
+
+// cause is why the projector can't be reached, or empty where it can. It connects to find out: gRPC does not tell that a name
+// has no address, for one.
+func (t *projectionTool) cause(ctx context.Context, f *fault.Fault) string {
+	var said interface{ GRPCStatus() *status.Status }
+	if !errors.As(f.Err, &said) || len(said.GRPCStatus().Details()) > 0 { // the projector itself says that it lacks something
+		return ""
+	}
+	conn, err := (&net.Dialer{Timeout: causeTimeout}).DialContext(ctx, "tcp", t.addr)
+	if err == nil { // so it is what they have to say to each other
+		_ = conn.Close()
+		return ": " + said.GRPCStatus().Message()
+	}
+	var op *net.OpError
+	if errors.As(err, &op) { // of which the address is told already
+		err = op.Err
+	}
+	return ": " + strings.TrimPrefix(err.Error(), "connect: ")
 }
 
 func projectionListCommand() *cobra.Command {

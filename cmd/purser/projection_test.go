@@ -4,6 +4,9 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -265,6 +268,30 @@ func TestAParkedOrderIsCured(t *testing.T) {
 			return err
 		})
 	})
+}
+
+// A projector that can't be reached is named with the cause.
+func TestWhyAProjectorIsNotReached(t *testing.T) {
+	speaksHTTP, speaksTLS := httptest.NewServer(http.NotFoundHandler()), httptest.NewUnstartedServer(http.NotFoundHandler())
+	speaksTLS.Config.ErrorLog = slog.NewLogLogger(quiet().Handler(), slog.LevelError)
+	speaksTLS.StartTLS()
+	t.Cleanup(speaksHTTP.Close)
+	t.Cleanup(speaksTLS.Close)
+	for addr, want := range map[string]string{
+		"127.0.0.1:1":                       "connection refused",
+		"127.0.0.1":                         "address 127.0.0.1: missing port in address",
+		"nowhere.invalid:50056":             "lookup nowhere.invalid",
+		speaksHTTP.Listener.Addr().String(): "connection error: ",
+		speaksTLS.Listener.Addr().String():  "connection error: ",
+	} {
+		t.Run(addr, func(t *testing.T) {
+			t.Parallel()
+			_, err := runCommand(t, "projection", "list", "--projector-addr", addr)
+			if want := "--projector-addr " + addr + ": the projector service can't be reached: " + want; err == nil || !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("%v, want %s", err, want)
+			}
+		})
+	}
 }
 
 // wantOrders waits until so many of the past's orders are listed and sold.
