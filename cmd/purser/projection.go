@@ -92,7 +92,7 @@ func projectionListCommand() *cobra.Command {
 	var t projectionTool
 	cmd := &cobra.Command{
 		Use:   "list",
-		Short: "List the projections: what they do, how far they are, and how many keys are parked",
+		Short: "List the projections: what they do, how far they are, how many keys are parked, and which builds there are",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {

@@ -211,6 +211,8 @@ func TestAParkedOrderIsCured(t *testing.T) {
 		}{
 			{[]string{"rebuild", "order_summaries"}, "order_summaries_v2_b2: "},
 			{[]string{"status", "order_summaries"}, "order_summaries_v2_b1  KEPT"},
+			{[]string{"list"}, "order_summaries_v2_b2  order_summaries_v2_b1 KEPT  sales_by_day customer_totals\n"},
+			{[]string{"list"}, "payments_v1_b1         -  "},
 			{[]string{"rebuild", "order_summaries"}, ""},
 			{[]string{"switch", "order_summaries"}, "order_summaries_v2_b1  LIVE"},
 			{[]string{"drop", "order_summaries_v2_b2"}, "order_summaries_v2_b2 dropped"},

@@ -36,12 +36,26 @@ func printMessages[M proto.Message](w io.Writer, messages []M) error {
 
 func printProjections(w io.Writer, all []*projectionv1.Projection) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "NAME\tVERSION\tSTATE\tLAG\tPOSITION\tPARKED\tDERIVED")
+	fmt.Fprintln(t, "NAME\tVERSION\tSTATE\tLAG\tPOSITION\tPARKED\tBUILD\tOTHER BUILDS\tDERIVED")
 	for _, p := range all {
-		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%d\t%d\t%s\n", p.GetName(), p.GetVersion(), stateOf(p), lagOf(p), p.GetPosition(), p.GetParkedKeys(),
-			strings.Join(p.GetDerived(), " "))
+		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%d\t%d\t%s\t%s\t%s\n", p.GetName(), p.GetVersion(), stateOf(p), lagOf(p), p.GetPosition(), p.GetParkedKeys(),
+			p.GetBuild(), otherBuilds(p), strings.Join(p.GetDerived(), " "))
 	}
 	return t.Flush()
+}
+
+// otherBuilds are those beside the one that queries are answered from, each with its state.
+func otherBuilds(p *projectionv1.Projection) string {
+	var others []string
+	for _, b := range p.GetBuilds() {
+		if b.GetName() != p.GetBuild() {
+			others = append(others, b.GetName()+" "+buildStateOf(b))
+		}
+	}
+	if len(others) == 0 {
+		return "-"
+	}
+	return strings.Join(others, ", ")
 }
 
 func printProjection(w io.Writer, p *projectionv1.Projection) error {
@@ -70,7 +84,7 @@ func printProjection(w io.Writer, p *projectionv1.Projection) error {
 	}
 	fmt.Fprintln(t, "\nBUILD\tSTATE\tPOSITION\tEVENTS\tPARKED\tPROCESSES\tPARTITIONS\tMADE")
 	for _, b := range p.GetBuilds() {
-		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", b.GetName(), shortName(b.GetState(), "BUILD_STATE_"), b.GetPosition(), b.GetEvents(),
+		fmt.Fprintf(t, "%s\t%s\t%d\t%d\t%d\t%d\t%d\t%s\n", b.GetName(), buildStateOf(b), b.GetPosition(), b.GetEvents(),
 			b.GetParkedKeys(), b.GetProcesses(), b.GetPartitions(), timeOf(b.GetCreateTime()))
 	}
 	return t.Flush()
@@ -86,6 +100,8 @@ func printParked(w io.Writer, all []*projectionv1.ParkedKey) error {
 }
 
 func stateOf(p *projectionv1.Projection) string { return shortName(p.GetState(), "PROJECTION_STATE_") }
+
+func buildStateOf(b *projectionv1.Build) string { return shortName(b.GetState(), "BUILD_STATE_") }
 
 func lagOf(p *projectionv1.Projection) string {
 	return p.GetLag().AsDuration().Round(10 * time.Millisecond).String()
