@@ -51,6 +51,7 @@ func (t *projectionTool) rebuild(ctx context.Context, cmd *cobra.Command, c proj
 	bar := newBar(cmd.ErrOrStderr(), -1, "rebuild", progressbar.OptionSetItsString("events"), progressbar.OptionShowIts(), progressbar.OptionShowCount())
 	defer bar.Close()
 	started := time.Now()
+	var first *projectionv1.RebuildProjectionResponse
 	for {
 		p, err := stream.Recv()
 		if errors.Is(err, io.EOF) {
@@ -60,6 +61,9 @@ func (t *projectionTool) rebuild(ctx context.Context, cmd *cobra.Command, c proj
 			return told, err
 		}
 		told = true
+		if first == nil {
+			first = p
+		}
 		if t.json {
 			if err := printMessages(cmd.OutOrStdout(), []*projectionv1.RebuildProjectionResponse{p}); err != nil {
 				return told, err
@@ -75,12 +79,15 @@ func (t *projectionTool) rebuild(ctx context.Context, cmd *cobra.Command, c proj
 		if t.json {
 			return told, nil
 		}
-		said := "queries are answered from it"
-		if req.GetNoSwitch() {
-			said = "queries are answered from the one before"
+		did := fmt.Sprintf("%s in %s", plural(p.GetEventsDone()-first.GetEventsDone(), "event"), time.Since(started).Round(100*time.Millisecond))
+		if first.GetPhase() == projectionv1.RebuildPhase_REBUILD_PHASE_VERIFYING { // nothing was left to fill
+			did = "complete already, and checked again"
 		}
-		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s in %s; %s\n", p.GetBuild(), plural(int(p.GetEventsDone()), "event"),
-			time.Since(started).Round(100*time.Millisecond), said)
+		now := "queries are answered from it"
+		if req.GetNoSwitch() {
+			now = "queries are answered from the one before until purser projection switch " + req.GetName()
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s; %s\n", p.GetBuild(), did, now)
 		return told, err
 	}
 }

@@ -217,6 +217,8 @@ func TestAParkedOrderIsCured(t *testing.T) {
 			{[]string{"switch", "order_summaries"}, "order_summaries_v2_b1  LIVE"},
 			{[]string{"drop", "order_summaries_v2_b2"}, "order_summaries_v2_b2 dropped"},
 			{[]string{"rebuild", "order_summaries", "--no-switch", "--json"}, `"phase":"REBUILD_PHASE_DONE"`},
+			{[]string{"rebuild", "order_summaries", "--no-switch"}, "order_summaries_v2_b3: complete already, and checked again; " +
+				"queries are answered from the one before until purser projection switch order_summaries\n"},
 			{[]string{"drop", "order_summaries_v2_b3"}, "dropped"},
 		} {
 			out, err := projection(c.args...)
