@@ -23,9 +23,10 @@ import (
 // audit says what is compared, and what is told of it.
 type audit struct {
 	streamTool
-	dataDir string
-	models  []string
-	values  bool
+	dataDir    string
+	portOffset int
+	models     []string
+	values     bool
 }
 
 func auditCommand() *cobra.Command {
@@ -54,15 +55,29 @@ func auditCommand() *cobra.Command {
 					return fmt.Errorf("--data-dir: %w", err)
 				}
 			}
-			return a.run(cmd, func(ctx context.Context, l *eventlog.Log) error { return a.compare(ctx, cmd, l, models) })
+			ownStore := !cmd.Flags().Changed("eventstore-url")
+			if ownStore {
+				a.eventstoreURL = storeURL(a.portOffset)
+			}
+			err = a.run(cmd, func(ctx context.Context, l *eventlog.Log) error { return a.compare(ctx, cmd, l, models) })
+			if ownStore && errors.As(err, new(*eventlog.UnreachableError)) {
+				return fmt.Errorf("%w (--port-offset or --eventstore-url says where else it listens)", err)
+			}
+			return err
 		},
 	}
 	a.addEventstore(cmd.Flags())
 	a.addPostgres(cmd.Flags())
 	cmd.Flags().StringVar(&a.dataDir, "data-dir", "", "data directory of a purser dev whose private Postgres is meant, instead of --postgres-url")
+	cmd.Flags().IntVar(&a.portOffset, "port-offset", 0, "that of the purser dev whose event store is meant, where no --eventstore-url is given")
 	cmd.Flags().StringSliceVar(&a.models, "model", nil, "compare only this model, with what is derived from it (repeatable)")
 	cmd.Flags().BoolVar(&a.values, "values", false, "print what is stored and what should be, personal data included")
 	return cmd
+}
+
+// storeURL is the connection string of the embedded event store of a purser dev.
+func storeURL(portOffset int) string {
+	return "esdb://" + target(eventstorePorts.offset(portOffset)) + "?tls=false"
 }
 
 // auditable is what the projector and the saga keep.

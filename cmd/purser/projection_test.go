@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -358,6 +359,12 @@ func TestOperatorsCommands(t *testing.T) {
 		if ran != len(want) {
 			t.Errorf("%d commands were found under %s", ran, section)
 		}
+	}
+	nobody := freeOffset(t)
+	_, err = runCommand(t, "audit", "--data-dir", i.dir, "--port-offset", strconv.Itoa(nobody))
+	if want := fmt.Sprintf("the event store at 127.0.0.1:%d does not answer: connection refused (--port-offset or --eventstore-url says where else it listens)",
+		eventstorePorts.offset(nobody).grpc); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

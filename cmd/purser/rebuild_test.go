@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -103,7 +104,7 @@ func TestARebuildBesideOrdersAndQueries(t *testing.T) {
 	})
 
 	eventually(t, patience, func() error {
-		if out, err := runCommand(t, "audit", "--model", "order_summaries", "--data-dir", i.dir, "--eventstore-url", urlOf(i.addr(eventstorePorts))); err != nil {
+		if out, err := runCommand(t, "audit", "--model", "order_summaries", "--data-dir", i.dir, "--port-offset", strconv.Itoa(i.offset)); err != nil {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 		return nil
