@@ -146,16 +146,29 @@ func refuses(t *testing.T, err error, path string, got any) {
 }
 
 func TestFilterSaysWhatIsWrong(t *testing.T) {
+	const comparable = `the fields are product_id, on_hand, reserved, available`
+	const should = `it must be a filter by AIP-160: comparisons of fields with names, numbers or texts in quotes, joined by AND and OR`
 	for filter, want := range map[string]string{
-		`state = LOST`:                `state is compared by = != with one of PLACED, CONFIRMED, CANCELLING, CANCELLED, REJECTED`,
-		`total > "5"`:                 `total is compared by = != < <= > >= with a whole number`,
-		`create_time > "now"`:         `create_time is compared by = != < <= > >= with a time in quotes, such as "2026-01-31T09:30:00Z"`,
-		`size = 5`:                    `can only compare fields with values; the fields are product_id, on_hand, reserved, available`,
-		`state = PLACED state = LOST`: `must have AND or OR between its comparisons`,
-		`state = PLACED)`:             `is not a filter by AIP-160: unexpected trailing token ) at column 15`,
+		`state = LOST`:                      `at column 9: state is compared by = != with one of PLACED, CONFIRMED, CANCELLING, CANCELLED, REJECTED`,
+		`state > LOST`:                      `at column 1: state is compared by = != with one of PLACED, CONFIRMED, CANCELLING, CANCELLED, REJECTED`,
+		`state`:                             `at column 1: state is compared by = != with one of PLACED, CONFIRMED, CANCELLING, CANCELLED, REJECTED`,
+		`total > "5"`:                       `at column 9: total is compared by = != < <= > >= with a whole number`,
+		`create_time > "now"`:               `at column 15: create_time is compared by = != < <= > >= with a time in quotes, such as "2026-01-31T09:30:00Z"`,
+		`customer_id = "\u0000"`:            `at column 15: customer_id is not compared with the character U+0000`,
+		`size = 5`:                          `at column 1: size is no field that can be compared; ` + comparable,
+		`on_hand = 5 AND NOT size.x = 5`:    `at column 21: size.x is no field that can be compared; ` + comparable,
+		`on_hand = 5 AND size`:              `at column 17: size is no field that can be compared; ` + comparable,
+		`on_hand = 5 OR 7`:                  `at column 16: this is no field that can be compared; ` + comparable,
+		`"é" = on_hand`:                     `at column 1: this is no field that can be compared; ` + comparable,
+		`  product_id = "é" AND size = 5`:   `at column 24: size is no field that can be compared; ` + comparable,
+		`lower(on_hand) = 5`:                `at column 1: this is no field that can be compared; ` + comparable,
+		`state = PLACED state = LOST total`: `at column 16: must have AND or OR before this`,
+		`state = PLACED)`:                   `at column 15: unexpected trailing token ); ` + should,
+		`customer_id = "é" AND total = "5`:  `at column 31: unterminated string; ` + should,
+		` state = `:                         `at column 9: something is missing; ` + should,
 	} {
 		fields := orderList.fields
-		if strings.HasPrefix(filter, "size") {
+		if strings.HasSuffix(want, comparable) {
 			fields = stockList.fields
 		}
 		_, err := fields.filter(filter)
