@@ -124,15 +124,17 @@ func projectionSwitchCommand() *cobra.Command {
 
 func projectionDropCommand() *cobra.Command {
 	var t projectionTool
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "drop BUILD",
 		Short: "Remove a build that queries are not answered from, with its tables",
 		Long: "Remove a build that queries are not answered from, with its tables: one that a rebuild left, or that was filled and is not wanted.\n" +
+			"One that is still being filled is removed only with --force: what was done of it is lost, and a rebuild that waits for it ends.\n" +
 			"purser projection status NAME lists the builds. A build of another version is removed only when no process of that version runs.",
 		Args: namedArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return t.run(cmd, func(ctx context.Context, c projectionv1.ProjectionServiceClient) error {
-				reply, err := c.DropBuild(ctx, &projectionv1.DropBuildRequest{Build: args[0]})
+				reply, err := c.DropBuild(ctx, &projectionv1.DropBuildRequest{Build: args[0], Force: force})
 				if err != nil {
 					return err
 				}
@@ -145,5 +147,6 @@ func projectionDropCommand() *cobra.Command {
 		},
 	}
 	t.addFlags(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "remove the build also if it is still being filled")
 	return cmd
 }

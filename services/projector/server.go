@@ -13,6 +13,7 @@ import (
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/fault"
 	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
+	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
 const (
@@ -97,8 +98,13 @@ func (s *server) SwitchProjection(ctx context.Context, req *projectionv1.SwitchP
 }
 
 func (s *server) DropBuild(ctx context.Context, req *projectionv1.DropBuildRequest) (*projectionv1.DropBuildResponse, error) {
-	if _, err := s.models.Build(ctx, "", req.GetBuild()); err != nil {
+	b, err := s.models.Build(ctx, "", req.GetBuild())
+	if err != nil {
 		return nil, err
+	}
+	if buildState(b) == projectionv1.BuildState_BUILD_STATE_FILLING && !req.GetForce() {
+		return nil, fault.Refused(typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FILLED,
+			"build %q is still being filled, %d events so far, which would have to be done anew; it is dropped all the same with force", b.Name, b.Events)
 	}
 	if err := s.models.DropBuild(ctx, req.GetBuild()); err != nil {
 		return nil, err

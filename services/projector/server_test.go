@@ -65,6 +65,39 @@ func TestParkedKeysComeInPages(t *testing.T) {
 	}
 }
 
+// oneBuild is models of which there is one build.
+type oneBuild struct {
+	models
+	build   consumer.BuildStatus
+	dropped bool
+}
+
+func (m *oneBuild) Build(context.Context, string, string) (consumer.BuildStatus, error) {
+	return m.build, nil
+}
+
+func (m *oneBuild) DropBuild(context.Context, string) error { m.dropped = true; return nil }
+
+func TestABuildThatIsBeingFilledIsDroppedByForceOnly(t *testing.T) {
+	filling := consumer.BuildStatus{Name: "m_v1_b2", Events: 5}
+	for _, c := range []struct {
+		build  consumer.BuildStatus
+		force  bool
+		reason typev1.ErrorReason // 0: it is dropped
+	}{
+		{filling, false, typev1.ErrorReason_ERROR_REASON_BUILD_NOT_FILLED},
+		{filling, true, 0},
+		{consumer.BuildStatus{Filled: true}, false, 0},
+		{consumer.BuildStatus{Dropping: true}, false, 0}, // an interrupted drop is asked for again
+	} {
+		m := &oneBuild{build: c.build}
+		_, err := (&server{models: m}).DropBuild(t.Context(), &projectionv1.DropBuildRequest{Build: "m_v1_b2", Force: c.force})
+		if m.dropped != (c.reason == 0) || (err == nil) != m.dropped || err != nil && !fault.Is(err, c.reason) {
+			t.Errorf("%+v, force %t: dropped %t, %v", c.build, c.force, m.dropped, err)
+		}
+	}
+}
+
 func TestProjection(t *testing.T) {
 	got := projection(consumer.Status{
 		Name: "orders", Build: "orders_v2_b1", Version: 2, Categories: []string{"order"}, Derived: []string{"sales"}, State: consumer.Paused,

@@ -1047,8 +1047,10 @@ func (x *SwitchProjectionResponse) GetProjection() *Projection {
 }
 
 type DropBuildRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Build         string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Build string                 `protobuf:"bytes,1,opt,name=build,proto3" json:"build,omitempty"`
+	// Also if it is still being filled: what was done of that is lost, and a rebuild that waits for it ends.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1088,6 +1090,13 @@ func (x *DropBuildRequest) GetBuild() string {
 		return x.Build
 	}
 	return ""
+}
+
+func (x *DropBuildRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type DropBuildResponse struct {
@@ -1496,9 +1505,10 @@ const file_purser_projection_v1_projection_service_proto_rawDesc = "" +
 	"\x18SwitchProjectionResponse\x12@\n" +
 	"\n" +
 	"projection\x18\x01 \x01(\v2 .purser.projection.v1.ProjectionR\n" +
-	"projection\"3\n" +
+	"projection\"I\n" +
 	"\x10DropBuildRequest\x12\x1f\n" +
-	"\x05build\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05build\"\x13\n" +
+	"\x05build\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x10\x01\x18dR\x05build\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x13\n" +
 	"\x11DropBuildResponse\"\x8f\x01\n" +
 	"\x15ListParkedKeysRequest\x12$\n" +
 	"\tpage_size\x18\x01 \x01(\x05B\a\xbaH\x04\x1a\x02(\x00R\bpageSize\x12'\n" +

@@ -51,7 +51,7 @@ type ProjectionServiceClient interface {
 	// Sends readers to another build that is kept, in one transaction, and not before it has all that the one before has.
 	SwitchProjection(ctx context.Context, in *SwitchProjectionRequest, opts ...grpc.CallOption) (*SwitchProjectionResponse, error)
 	// Removes a build, with its tables. It takes a few seconds, so that nobody reads or writes it any more. Should it be
-	// interrupted, it is to be asked for again.
+	// interrupted, it is to be asked for again. One that is still being filled is only removed with force: BUILD_NOT_FILLED.
 	DropBuild(ctx context.Context, in *DropBuildRequest, opts ...grpc.CallOption) (*DropBuildResponse, error)
 	// The keys whose events can't be applied, in the order of projections and keys.
 	ListParkedKeys(ctx context.Context, in *ListParkedKeysRequest, opts ...grpc.CallOption) (*ListParkedKeysResponse, error)
@@ -188,7 +188,7 @@ type ProjectionServiceServer interface {
 	// Sends readers to another build that is kept, in one transaction, and not before it has all that the one before has.
 	SwitchProjection(context.Context, *SwitchProjectionRequest) (*SwitchProjectionResponse, error)
 	// Removes a build, with its tables. It takes a few seconds, so that nobody reads or writes it any more. Should it be
-	// interrupted, it is to be asked for again.
+	// interrupted, it is to be asked for again. One that is still being filled is only removed with force: BUILD_NOT_FILLED.
 	DropBuild(context.Context, *DropBuildRequest) (*DropBuildResponse, error)
 	// The keys whose events can't be applied, in the order of projections and keys.
 	ListParkedKeys(context.Context, *ListParkedKeysRequest) (*ListParkedKeysResponse, error)

@@ -199,7 +199,7 @@ var File_purser_type_v1_error_reason_proto protoreflect.FileDescriptor
 
 const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\n" +
-	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\x89@\n" +
+	"!purser/type/v1/error_reason.proto\x12\x0epurser.type.v1\x1a!purser/type/v1/error_advice.proto*\xad@\n" +
 	"\vErrorReason\x12\x1c\n" +
 	"\x18ERROR_REASON_UNSPECIFIED\x10\x00\x12\x91\x01\n" +
 	"\x1aERROR_REASON_INVALID_FIELD\x10\x01\x1aq\x8a\xb5\x18m\n" +
@@ -260,9 +260,9 @@ const file_purser_type_v1_error_reason_proto_rawDesc = "" +
 	"\x17ERROR_REASON_BUILD_KEPT\x10/\x1a\x9e\x01\x8a\xb5\x18\x99\x01\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1aOanother build of the projection is kept beside the one that readers are sent to\"/Drop the one that is not wanted any more first.\x12\xb9\x01\n" +
 	"\x19ERROR_REASON_BUILD_IN_USE\x100\x1a\x99\x01\x8a\xb5\x18\x94\x01\n" +
-	"\x13FAILED_PRECONDITION\x10\x01\x1aAreaders are sent to the build, or processes of its version run it\"8Switch to another build, or stop those processes, first.\x12\xbc\x01\n" +
-	"\x1dERROR_REASON_BUILD_NOT_FILLED\x101\x1a\x98\x01\x8a\xb5\x18\x93\x01\n" +
-	"\x13FAILED_PRECONDITION\x10\x01\x1a1the build does not hold all that the log does yet\"GWait until it is filled: rebuild the projection, which goes on with it.\x12\x86\x02\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1aAreaders are sent to the build, or processes of its version run it\"8Switch to another build, or stop those processes, first.\x12\xe0\x01\n" +
+	"\x1dERROR_REASON_BUILD_NOT_FILLED\x101\x1a\xbc\x01\x8a\xb5\x18\xb7\x01\n" +
+	"\x13FAILED_PRECONDITION\x10\x01\x1a1the build does not hold all that the log does yet\"kWait until it is filled: rebuild the projection, which goes on with it. To drop it all the same, set force.\x12\x86\x02\n" +
 	"\x1aERROR_REASON_BUILD_DIFFERS\x10,\x1a\xe5\x01\x8a\xb5\x18\xe0\x01\n" +
 	"\x13FAILED_PRECONDITION\x10\x01\x1aethe new build does not hold what the log adds up to, or has parked keys; readers stay where they were\"`Look at its parked keys and at the differences in the log of the projector, then drop the build.\x12\xc5\x01\n" +
 	"\x1aERROR_REASON_ETAG_MISMATCH\x10(\x1a\xa4\x01\x8a\xb5\x18\x9f\x01\n" +
