@@ -112,7 +112,7 @@ func (a *audit) pool(ctx context.Context) (*pgxpool.Pool, error) {
 	defer cancel()
 	if err := pool.Ping(ctx); err != nil {
 		pool.Close()
-		return nil, fmt.Errorf("the database does not answer: %s", oneLine(err.Error()))
+		return nil, postgres.Explain(err)
 	}
 	return pool, nil
 }

@@ -5,11 +5,14 @@
 package projector
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/daemon"
@@ -46,10 +49,19 @@ func New(cfg Config, log *eventlog.Log, logger *slog.Logger, m *consumer.Metrics
 	projectionv1.RegisterProjectionServiceServer(g, &server{models: c})
 	return daemon.Service{
 		Name: "projector", GRPC: g, GRPCAddr: cfg.GRPCAddr, HTTPAddr: cfg.HTTPAddr,
-		Ready: c.ReadyOrPaused,
+		Ready: func(ctx context.Context) error { return ready(ctx, c, pool) },
 		Run:   []func(context.Context) error{c.Run},
 		Close: pool.Close,
 	}, nil
+}
+
+// ready tells also that there is no Postgres: the models know only what they can't do without it.
+func ready(ctx context.Context, c *consumer.Consumer, pool *pgxpool.Pool) error {
+	err := c.ReadyOrPaused(ctx)
+	if s := pool.Stat(); err == nil || s.IdleConns()+s.AcquiredConns() > 0 {
+		return err
+	}
+	return cmp.Or(postgres.Explain(pool.Ping(ctx)), err)
 }
 
 // chosen are the models of some names, or all.

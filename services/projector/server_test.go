@@ -3,17 +3,23 @@ package projector
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/eventlog/memorylog"
+	"github.com/purserhq/purser/internal/eventschema"
 	"github.com/purserhq/purser/internal/fault"
+	"github.com/purserhq/purser/internal/postgres"
+	"github.com/purserhq/purser/internal/readmodel"
 	projectionv1 "github.com/purserhq/purser/proto/purser/projection/v1"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
@@ -143,5 +149,19 @@ func TestProjection(t *testing.T) {
 		if got := projection(consumer.Status{State: state}); got.GetState().String() != name || got.GetPauseTime() != nil || got.GetOldestParkedTime() != nil {
 			t.Errorf("%v, want %s", got, name)
 		}
+	}
+}
+
+func TestWithoutPostgresTheReasonIsThat(t *testing.T) {
+	pool, err := postgres.Open("postgres://purser:wrong@127.0.0.1:1/purser", "projector", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	c := consumer.New(pool, memorylog.New(eventschema.New()), "projector", eventschema.Categories(), readmodel.Models(),
+		slog.New(slog.DiscardHandler), consumer.NewMetrics(prometheus.NewRegistry()))
+	const want = "no connection to Postgres at 127.0.0.1:1: connection refused"
+	if err := ready(t.Context(), c, pool); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }

@@ -62,7 +62,7 @@ func New(cfg Config, log consumer.History, s *secret.Secret, logger *slog.Logger
 func ready(ctx context.Context, models *readmodel.Queries) error {
 	missing, err := models.Missing(ctx)
 	if err != nil {
-		return fmt.Errorf("ask postgres for the read models: %w", err)
+		return fmt.Errorf("ask for the read models: %w", postgres.Explain(err))
 	}
 	if len(missing) > 0 {
 		return fmt.Errorf("no build yet of %s", strings.Join(missing, ", "))

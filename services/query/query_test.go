@@ -69,3 +69,15 @@ func TestReadyWhenEveryTableIsThere(t *testing.T) {
 		missing(name)
 	}
 }
+
+func TestWithoutPostgresTheReasonIsThat(t *testing.T) {
+	pool, err := postgres.Open("postgres://purser:wrong@127.0.0.1:1/purser", "query", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pool.Close()
+	const want = "ask for the read models: no connection to Postgres at 127.0.0.1:1: connection refused"
+	if err := ready(t.Context(), readmodel.NewQueries(pool, nil)); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
