@@ -2,7 +2,10 @@ package consumer_test
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -126,4 +129,44 @@ func TestAPausedModelRestsAcrossRestarts(t *testing.T) {
 	w.eventually(func() bool { return c.Ready(t.Context()) == nil && w.status(asked, "accounts").State == consumer.Live })
 	w.check()
 	w.audited(0)
+}
+
+// The query by which the operations guide has one alert finds what is paused, and what nobody runs.
+func TestTheDocumentedQueryFindsWhatNobodyRuns(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "operations.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n### What nobody runs\n")
+	_, sql, _ := strings.Cut(section, "```sql\n")
+	sql, _, _ = strings.Cut(sql, ";\n```")
+	w := newWorld(t)
+	type row struct {
+		Model               string
+		Version, Partitions int
+		Paused              bool
+	}
+	finds := func(want ...row) {
+		t.Helper()
+		w.eventually(func() bool {
+			got := query[row](w, "SELECT model, version, partitions, paused_at IS NOT NULL AS paused FROM ("+sql+") AS found ORDER BY model")
+			return slices.Equal(got, want)
+		})
+	}
+	_, stopAccounts := w.run(w.models()[0])
+	_, stopEntries := w.run(w.models()[1])
+	w.settled()
+	finds()
+	if err := stopEntries(); err != nil {
+		t.Fatal(err)
+	}
+	finds(row{"entries", 1, 0, false})
+	if _, err := w.consumer(w.models()...).Pause(t.Context(), "accounts"); err != nil {
+		t.Fatal(err)
+	}
+	finds(row{"accounts", 1, 16, true}, row{"entries", 1, 0, false})
+	if err := stopAccounts(); err != nil {
+		t.Fatal(err)
+	}
+	finds(row{"accounts", 1, 0, true}, row{"entries", 1, 0, false})
 }
