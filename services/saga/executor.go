@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,7 +111,7 @@ func (e *executor) attempt(ctx context.Context, t task, read time.Time) (string,
 // refusal is the reason of an error that no further attempt would cure. Everything else is tried again.
 func refusal(err error) (string, bool) {
 	f := fault.Of(err)
-	if f == nil || f.Reason == typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED {
+	if f == nil || mistimed(f) {
 		return "", false
 	}
 	switch f.Kind {
@@ -118,6 +119,12 @@ func refusal(err error) (string, bool) {
 		return strings.TrimPrefix(f.Reason.String(), "ERROR_REASON_"), true
 	}
 	return "", false
+}
+
+// mistimed tells that an attempt came too late, or from a clock that is ahead: the next one is valid until another time.
+func mistimed(f *fault.Fault) bool {
+	return f.Reason == typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED ||
+		slices.ContainsFunc(f.Fields, func(field fault.Field) bool { return field.Path == "valid_until" })
 }
 
 // maxOvertaken is how often a step is tried that may have been overtaken, before it counts as refused.

@@ -76,6 +76,7 @@ func TestFailureIsTriedAgain(t *testing.T) {
 		"deadline":                    failing(&fault.Fault{Kind: fault.DeadlineExceeded, Reason: typev1.ErrorReason_ERROR_REASON_DEADLINE_EXCEEDED, Message: "late"}),
 		"internal":                    failing(fmt.Errorf("a bug")),
 		"expired":                     failing(fault.Refused(typev1.ErrorReason_ERROR_REASON_ATTEMPT_EXPIRED, "too late")),
+		"a clock that is ahead":       failing(fault.InvalidField("valid_until", "must be at most 5m0s ahead")),
 		"no outcome":                  meaningless(inventoryv1.ReservationOutcome_RESERVATION_OUTCOME_UNSPECIFIED),
 		"an outcome of a newer build": meaningless(99),
 	} {

@@ -20,7 +20,8 @@ type list struct {
 
 // due returns up to max of the items of some steps whose time has come, of the orders in some partitions, in the order in which
 // they are to be done: by priority, then by age. An order that is parked rests: its list is from before an
-// event that could not be applied, and may ask for what must not be done any more.
+// event that could not be applied, and may ask for what must not be done any more. A time that is further ahead than any pause is
+// of a clock that was wrong, and counts as come.
 func (l list) due(ctx context.Context, steps []string, partitions []int, now time.Time, max int) ([]task, error) {
 	ctx, cancel := context.WithTimeout(ctx, l.timeout)
 	defer cancel()
@@ -30,10 +31,10 @@ func (l list) due(ctx context.Context, steps []string, partitions []int, now tim
 	}
 	rows, err := l.pool.Query(ctx, fmt.Sprintf(`
 		SELECT key, %s FROM %s
-		WHERE step = ANY($1) AND _partition = ANY($2) AND next_try <= $3 AND key NOT IN (%s)
+		WHERE step = ANY($1) AND _partition = ANY($2) AND NOT (next_try > $3 AND next_try <= $4) AND key NOT IN (%s)
 		ORDER BY priority DESC, since, key, step, product_id
-		LIMIT $4`, consumer.Columns[todoRow](), at.Table, at.Parked()),
-		steps, partitions, now, max)
+		LIMIT $5`, consumer.Columns[todoRow](), at.Table, at.Parked()),
+		steps, partitions, now, now.Add(maxPause), max)
 	if err != nil {
 		return nil, fmt.Errorf("read the to-do list: %w", err)
 	}

@@ -116,7 +116,7 @@ func TestDueIsInOrder(t *testing.T) {
 		w.happens(o.order, now.Add(-o.age), placedWith(o.order, o.priority))
 	}
 	w.happens("paid", now.Add(-2*time.Hour), paid("paid")...)
-	for order, next := range map[string]time.Time{"waiting": now.Add(time.Minute), "waited": now.Add(-time.Second)} {
+	for order, next := range map[string]time.Time{"waiting": now.Add(maxPause), "waited": now.Add(-time.Second)} {
 		if err := w.list.failed(t.Context(), itemKey{order, "RESERVE_STOCK", "mug"}, 1, next, "busy"); err != nil {
 			t.Fatal(err)
 		}
@@ -217,6 +217,17 @@ func TestNotesOnFailures(t *testing.T) {
 	w.happens("7", now, &orderevent.DeliveryAddressChanged{OrderId: "7"})
 	if got, want := attempts(), "map[7:2busy 8:0]"; got != want {
 		t.Errorf("noted %s, want %s", got, want)
+	}
+	for ahead, due := range map[time.Duration]int{maxPause / 2: 0, 24 * time.Hour: 1} { // the latter is of a clock that was set right since
+		if err := w.list.failed(t.Context(), itemKey{"8", "RESERVE_STOCK", "mug"}, 1, now.Add(ahead), "busy"); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(w.due("RESERVE_STOCK", now, 9)); got != 1+due {
+			t.Errorf("%d due while one is to be tried in %s", got, ahead)
+		}
+	}
+	if err := w.list.failed(t.Context(), itemKey{"8", "RESERVE_STOCK", "mug"}, 0, time.Time{}, ""); err != nil {
+		t.Fatal(err)
 	}
 	w.happens("7", now, &fulfillmentevent.LineReserved{OrderId: "7", ProductId: "mug", Quantity: 2})
 	note(3) // of an attempt that was under way
