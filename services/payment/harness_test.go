@@ -80,13 +80,19 @@ func (w *world) held(t *testing.T, order string) bool {
 	return len(entries) == 1 && entries[0].Held
 }
 
-// state folds what is on record.
-func (w *world) state(t *testing.T, order string) *payment.State {
+// load folds what is on record, up to a revision.
+func (w *world) load(t *testing.T, order string) (*payment.State, eventlog.Revision) {
 	t.Helper()
-	st, _, err := aggregate.New[payment.State](w.log, "payment", w.secret, w.clock.now).Load(t.Context(), order)
+	st, at, err := aggregate.New[payment.State](w.log, "payment", w.secret, w.clock.now).Load(t.Context(), order)
 	if err != nil {
 		t.Fatal(err)
 	}
+	return st, at
+}
+
+func (w *world) state(t *testing.T, order string) *payment.State {
+	t.Helper()
+	st, _ := w.load(t, order)
 	return st
 }
 
@@ -124,10 +130,29 @@ func (c *clock) advance(d time.Duration) {
 type wrapped struct {
 	gateway.Gateway
 	authorize func(context.Context, gateway.Authorize) (gateway.Outcome, error)
+	void      func(context.Context, gateway.Void) error
+	lookUp    func(ctx context.Context, reference string) (gateway.Outcome, error)
 }
 
 func (w *wrapped) Authorize(ctx context.Context, c gateway.Authorize) (gateway.Outcome, error) {
-	return w.authorize(ctx, c)
+	if w.authorize != nil {
+		return w.authorize(ctx, c)
+	}
+	return w.Gateway.Authorize(ctx, c)
+}
+
+func (w *wrapped) Void(ctx context.Context, c gateway.Void) error {
+	if w.void != nil {
+		return w.void(ctx, c)
+	}
+	return w.Gateway.Void(ctx, c)
+}
+
+func (w *wrapped) LookUp(ctx context.Context, reference string) (gateway.Outcome, error) {
+	if w.lookUp != nil {
+		return w.lookUp(ctx, reference)
+	}
+	return w.Gateway.LookUp(ctx, reference)
 }
 
 func authorizeRequest(order, method string) *paymentv1.AuthorizePaymentRequest {

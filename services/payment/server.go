@@ -29,12 +29,9 @@ func (s *server) AuthorizePayment(ctx context.Context, req *paymentv1.AuthorizeP
 		OrderID: req.GetOrderId(), CustomerID: req.GetCustomerId(), Amount: req.GetAmount(), Method: req.GetPaymentMethod(),
 		Key: payment.NewGatewayKey(req.GetOrderId(), req.GetRequestId()),
 	}
-	decide := func(st *payment.State) ([]proto.Message, error) { return st.RequestAuthorization(c) }
-	done, st, err := s.handle(ctx, req, decide)
-	if err != nil {
-		return nil, err
-	}
+	done, st, err := s.handle(ctx, req, func(st *payment.State) ([]proto.Message, error) { return st.RequestAuthorization(c) })
 	switch {
+	case err != nil:
 	case st.Authorization.Status != payment.Requested: // answered before
 	case len(done.Messages) > 0 && !done.Repeat: // the intent is new, so there is nothing to look up yet
 		if done, err = s.settle(ctx, st.Authorization, c.Key, s.authorize); err == nil {
@@ -42,7 +39,7 @@ func (s *server) AuthorizePayment(ctx context.Context, req *paymentv1.AuthorizeP
 		}
 	default: // an intent was left alone, or its call is on its way at this moment
 		if err = s.resume(ctx, req.GetOrderId()); err == nil {
-			done, st, err = s.handle(ctx, req, decide)
+			done, st, err = s.look(ctx, req)
 		}
 	}
 	if err != nil {
@@ -59,18 +56,14 @@ func (s *server) AuthorizePayment(ctx context.Context, req *paymentv1.AuthorizeP
 
 func (s *server) VoidPayment(ctx context.Context, req *paymentv1.VoidPaymentRequest) (*paymentv1.VoidPaymentResponse, error) {
 	c := payment.RequestVoid{OrderID: req.GetOrderId(), Key: payment.NewGatewayKey(req.GetOrderId(), req.GetRequestId())}
-	decide := func(st *payment.State) ([]proto.Message, error) { return st.RequestVoid(c) }
-	done, st, err := s.handle(ctx, req, decide)
+	done, st, err := s.handle(ctx, req, func(st *payment.State) ([]proto.Message, error) { return st.RequestVoid(c) })
+	if err == nil && st.Void.Status.Open() {
+		if err = s.finishVoid(ctx, req.GetOrderId()); err == nil {
+			done, st, err = s.look(ctx, req)
+		}
+	}
 	if err != nil {
 		return nil, err
-	}
-	if st.Void.Status.Open() {
-		if err := s.finishVoid(ctx, req.GetOrderId()); err != nil {
-			return nil, err
-		}
-		if done, st, err = s.handle(ctx, req, decide); err != nil {
-			return nil, err
-		}
 	}
 	reply := &paymentv1.VoidPaymentResponse{
 		OrderId: req.GetOrderId(), State: st.PaymentState(), Etag: done.Etag(), ConsistencyToken: done.Token(),
@@ -82,30 +75,18 @@ func (s *server) VoidPayment(ctx context.Context, req *paymentv1.VoidPaymentRequ
 }
 
 func (s *server) ReconcilePayment(ctx context.Context, req *paymentv1.ReconcilePaymentRequest) (*paymentv1.ReconcilePaymentResponse, error) {
-	look := func(*payment.State) ([]proto.Message, error) { return nil, nil }
-	done, st, err := s.handle(ctx, req, look)
-	if err != nil {
-		return nil, err
-	}
-	if done.Revision == eventlog.NoStream {
-		return nil, fault.Missing(typev1.ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND, "payment", req.GetOrderId())
-	}
+	done, st, err := s.handle(ctx, req, nothing)
 	switch {
-	case len(done.Messages) > 0: // a repeat
+	case err != nil:
+	case done.Revision == eventlog.NoStream:
+		err = fault.Missing(typev1.ErrorReason_ERROR_REASON_PAYMENT_NOT_FOUND, "payment", req.GetOrderId())
+	case len(done.Messages) > 0: // answered before
 	case st.Void.Status == payment.VoidUnknown:
-		if err := s.finishVoid(ctx, req.GetOrderId()); err != nil {
-			return nil, err
+		if err = s.finishVoid(ctx, req.GetOrderId()); err == nil {
+			done, st, err = s.look(ctx, req)
 		}
-		done, st, err = s.handle(ctx, req, look)
 	case st.Authorization.Status == payment.Unknown:
-		var outcome payment.Outcome
-		if outcome, err = s.resolve(ctx, st.Authorization); err != nil {
-			return nil, err
-		}
-		ctx, cancel := recording(ctx)
-		defer cancel()
-		c := payment.RecordAuthorization{Key: st.Authorization.Key, Outcome: outcome}
-		done, st, err = s.handle(ctx, req, s.alarm(func(st *payment.State) ([]proto.Message, error) { return st.RecordAuthorization(c) }))
+		done, st, err = s.reconcile(ctx, req, st.Authorization)
 	}
 	if err != nil {
 		return nil, err
@@ -115,12 +96,21 @@ func (s *server) ReconcilePayment(ctx context.Context, req *paymentv1.ReconcileP
 	}, nil
 }
 
-// handle carries out a command, and returns what it made of the payment: the fold of its own events, so that a repeat
-// is answered as the first time, or the current state where there was nothing to do.
-func (s *server) handle(ctx context.Context, req interface {
+// command is a command on the payment of one order.
+type command interface {
 	aggregate.Command
 	GetOrderId() string
-}, decide aggregate.Decide[payment.State]) (aggregate.Done, *payment.State, error) {
+}
+
+// admitted is a command whose etag was compared. It is not compared again: the command itself may have moved the payment
+// on since.
+type admitted struct{ command }
+
+func (admitted) GetEtag() string { return "" }
+
+// handle carries out a command, and returns what it made of the payment: the fold of its own events, so that a repeat
+// is answered as the first time, or the current state where there was nothing to do.
+func (s *server) handle(ctx context.Context, req command, decide aggregate.Decide[payment.State]) (aggregate.Done, *payment.State, error) {
 	var current payment.State
 	done, err := s.payments.Handle(ctx, req.GetOrderId(), req, func(st *payment.State) ([]proto.Message, error) {
 		current = *st
@@ -132,6 +122,13 @@ func (s *server) handle(ctx context.Context, req interface {
 	own, err := s.made(ctx, req.GetOrderId(), done)
 	return done, own, err
 }
+
+// look is the answer to a command that was carried out, once what it found open is finished.
+func (s *server) look(ctx context.Context, req command) (aggregate.Done, *payment.State, error) {
+	return s.handle(ctx, admitted{req}, nothing)
+}
+
+func nothing(*payment.State) ([]proto.Message, error) { return nil, nil }
 
 // made is what a command's own events made of the payment.
 func (s *server) made(ctx context.Context, orderID string, done aggregate.Done) (*payment.State, error) {

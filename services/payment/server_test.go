@@ -10,6 +10,7 @@ import (
 	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/purserhq/purser/internal/aggregate"
 	"github.com/purserhq/purser/internal/fault"
 	paymentv1 "github.com/purserhq/purser/proto/purser/payment/v1"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
@@ -266,6 +267,87 @@ func TestAnEtagOfThePastIsRefused(t *testing.T) {
 	void.Etag = r.GetEtag()
 	mustVoid(t, s, void, voided)
 	w.agree(t, order, voided)
+}
+
+// A command that finishes what another left open moves the payment on itself, which its etag does not speak of.
+func TestAnEtagIsComparedOnce(t *testing.T) {
+	w := newWorld(t, 0)
+	unavailable := &wrapped{
+		Gateway: w.bank,
+		authorize: func(context.Context, gateway.Authorize) (gateway.Outcome, error) {
+			return gateway.Outcome{}, gateway.ErrUnavailable
+		},
+		void: func(context.Context, gateway.Void) error { return gateway.ErrUnavailable },
+	}
+	mute := &wrapped{Gateway: w.bank, void: func(context.Context, gateway.Void) error { return gateway.ErrOutcomeUnknown }}
+	for name, c := range map[string]struct {
+		open func(order string)
+		call func(s *server, order, etag string) (interface{ GetEtag() string }, error)
+		want typev1.PaymentState
+	}{
+		"authorize, of an intent": {
+			func(order string) {
+				_, err := w.process(w.log, unavailable, 0).AuthorizePayment(t.Context(), authorizeRequest(order, "pm_card_visa"))
+				wantFault(t, err, typev1.ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE)
+			},
+			func(s *server, order, etag string) (interface{ GetEtag() string }, error) {
+				req := authorizeRequest(order, "pm_card_visa")
+				req.Etag = etag
+				return s.AuthorizePayment(t.Context(), req)
+			},
+			authorized,
+		},
+		"void, of a void": {
+			func(order string) {
+				mustAuthorize(t, w.start(), authorizeRequest(order, "pm_card_visa"), authorized)
+				_, err := w.process(w.log, unavailable, 0).VoidPayment(t.Context(), voidRequest(order))
+				wantFault(t, err, typev1.ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE)
+			},
+			func(s *server, order, etag string) (interface{ GetEtag() string }, error) {
+				req := voidRequest(order)
+				req.Etag = etag
+				return s.VoidPayment(t.Context(), req)
+			},
+			voided,
+		},
+		"reconcile, of a void": {
+			func(order string) {
+				mustAuthorize(t, w.start(), authorizeRequest(order, "pm_card_visa"), authorized)
+				mustVoid(t, w.process(w.log, mute, 0), voidRequest(order), unknown)
+			},
+			func(s *server, order, etag string) (interface{ GetEtag() string }, error) {
+				req := reconcileRequest(order)
+				req.Etag = etag
+				return s.ReconcilePayment(t.Context(), req)
+			},
+			voided,
+		},
+		"reconcile, of an authorization": {
+			func(order string) { mustAuthorize(t, w.start(), authorizeRequest(order, "pm_sim_timeout"), unknown) },
+			func(s *server, order, etag string) (interface{ GetEtag() string }, error) {
+				req := reconcileRequest(order)
+				req.Etag = etag
+				return s.ReconcilePayment(t.Context(), req)
+			},
+			authorized,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			order := uuid.NewString()
+			c.open(order)
+			_, at := w.load(t, order)
+			_, err := c.call(w.start(), order, aggregate.Etag(at-1))
+			wantFault(t, err, typev1.ErrorReason_ERROR_REASON_ETAG_MISMATCH)
+			if _, now := w.load(t, order); now != at {
+				t.Fatalf("refused, and from %d at %d", at, now)
+			}
+			r, err := c.call(w.start(), order, aggregate.Etag(at))
+			if err != nil || r.GetEtag() != aggregate.Etag(at+1) {
+				t.Errorf("answered %v, %v", r, err)
+			}
+			w.agree(t, order, c.want)
+		})
+	}
 }
 
 // A call that the caller no longer waits for is not begun.

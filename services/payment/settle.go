@@ -55,6 +55,18 @@ func (s *server) resume(ctx context.Context, orderID string) error {
 	return err
 }
 
+// reconcile finds out what became of an authorization whose outcome is unknown, and records it under the command's own request.
+func (s *server) reconcile(ctx context.Context, req command, a payment.Authorization) (aggregate.Done, *payment.State, error) {
+	outcome, err := s.resolve(ctx, a)
+	if err != nil {
+		return aggregate.Done{}, nil, err
+	}
+	ctx, cancel := recording(ctx)
+	defer cancel()
+	c := payment.RecordAuthorization{Key: a.Key, Outcome: outcome}
+	return s.handle(ctx, admitted{req}, s.alarm(func(st *payment.State) ([]proto.Message, error) { return st.RecordAuthorization(c) }))
+}
+
 // finder finds out what became of an authorization.
 type finder func(context.Context, payment.Authorization) (payment.Outcome, error)
 
