@@ -100,6 +100,7 @@ func TestARepeatAnswersTheSame(t *testing.T) {
 		order := uuid.NewString()
 		authorize, reconcile, void := authorizeRequest(order, method), reconcileRequest(order), voidRequest(order)
 		a := mustAuthorize(t, s, authorize, want)
+		same("authorize at once", a, mustAuthorize(t, w.start(), authorize, want))
 		r := mustReconcile(t, s, reconcile, authorized)
 		v := mustVoid(t, s, void, voided)
 		for _, s := range []*server{s, w.start()} {
@@ -111,6 +112,43 @@ func TestARepeatAnswersTheSame(t *testing.T) {
 		}
 		w.agree(t, order, voided)
 	}
+}
+
+// So it is where the repeat comes while the first call is on its way, and finds out more than that one did.
+func TestARepeatDuringTheCallAnswersTheSame(t *testing.T) {
+	w := newWorld(t, 0)
+	order := uuid.NewString()
+	req := authorizeRequest(order, "pm_sim_timeout")
+	called, waiting := make(chan struct{}), make(chan struct{})
+	slow := w.process(w.log, &wrapped{Gateway: w.bank, authorize: func(ctx context.Context, c gateway.Authorize) (gateway.Outcome, error) {
+		close(called)
+		<-waiting
+		return w.bank.Authorize(ctx, c)
+	}}, 0)
+	type answer struct {
+		reply *paymentv1.AuthorizePaymentResponse
+		err   error
+	}
+	first := make(chan answer, 1)
+	go func() {
+		r, err := slow.AuthorizePayment(context.Background(), proto.CloneOf(req))
+		first <- answer{r, err}
+	}()
+	<-called
+	var was answer
+	again := mustAuthorize(t, w.process(w.log, &wrapped{Gateway: w.bank, lookUp: func(ctx context.Context, reference string) (gateway.Outcome, error) {
+		close(waiting)
+		was = <-first
+		return w.bank.LookUp(ctx, reference)
+	}}, 0), req, unknown)
+	if was.err != nil || !proto.Equal(was.reply, again) {
+		t.Errorf("first %v, %v, then %v", was.reply, was.err, again)
+	}
+	mustReconcile(t, w.start(), reconcileRequest(order), authorized)
+	if late := mustAuthorize(t, w.start(), req, unknown); !proto.Equal(late, again) {
+		t.Errorf("then %v, later %v", again, late)
+	}
+	w.agree(t, order, authorized)
 }
 
 func TestAnotherRequestFindsTheEffectThere(t *testing.T) {
@@ -213,6 +251,50 @@ func TestAKeyThatIsForgotten(t *testing.T) {
 
 	mustAuthorize(t, w.start(), authorizeRequest(order, "pm_card_visa"), authorized)
 	w.agree(t, order, authorized)
+}
+
+// What was asked for again is another payment: its outcome is found out by requests of its own, and those before are answered as
+// they were.
+func TestAPaymentThatIsAskedForAgain(t *testing.T) {
+	for name, second := range map[string]struct {
+		leave  func(*testing.T, *world, *paymentv1.AuthorizePaymentRequest)
+		finish func(t *testing.T, s *server, order string)
+	}{
+		"outcome unknown": {
+			func(t *testing.T, w *world, req *paymentv1.AuthorizePaymentRequest) {
+				req.PaymentMethod = "pm_sim_timeout"
+				mustAuthorize(t, w.start(), req, unknown)
+			},
+			func(t *testing.T, s *server, order string) { mustReconcile(t, s, reconcileRequest(order), authorized) },
+		},
+		"intent alone": {
+			func(t *testing.T, w *world, req *paymentv1.AuthorizePaymentRequest) {
+				_, err := w.process(w.log, &wrapped{Gateway: w.bank, authorize: func(context.Context, gateway.Authorize) (gateway.Outcome, error) {
+					return gateway.Outcome{}, gateway.ErrUnavailable
+				}}, 0).AuthorizePayment(t.Context(), req)
+				wantFault(t, err, typev1.ErrorReason_ERROR_REASON_GATEWAY_UNAVAILABLE)
+			},
+			func(t *testing.T, s *server, order string) {
+				mustAuthorize(t, s, authorizeRequest(order, "pm_card_visa"), authorized)
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, 0)
+			vanishing := newClient(w, &saboteur{mishap: vanish, n: 2}, "pm_card_visa")
+			order := vanishing.authorize.GetOrderId()
+			mustAuthorize(t, vanishing.process, vanishing.authorize, unknown)
+			w.clock.advance(w.bank.KeyLifetime() + 2*keyMargin)
+			mustReconcile(t, w.start(), vanishing.reconcile, none)
+
+			second.leave(t, w, authorizeRequest(order, "pm_card_visa"))
+			s := w.start()
+			second.finish(t, s, order)
+			w.agree(t, order, authorized)
+			mustAuthorize(t, s, vanishing.authorize, unknown)
+			mustReconcile(t, s, vanishing.reconcile, none)
+		})
+	}
 }
 
 // The answer of the gateway is recorded although the caller has left while it was on its way.

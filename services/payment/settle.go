@@ -42,13 +42,19 @@ func (s *server) settle(ctx context.Context, a payment.Authorization, by payment
 		by = a.Key
 	}
 	c := payment.RecordAuthorization{Key: a.Key, Outcome: outcome}
-	return s.record(ctx, a.OrderID, by, func(st *payment.State) ([]proto.Message, error) { return st.RecordAuthorization(c) })
+	return s.record(ctx, a.OrderID, by, func(st *payment.State) ([]proto.Message, error) {
+		if now := st.Authorization; by == a.Key && now.Key == a.Key && now.Status == payment.Unknown {
+			return nil, nil // the intent's request is answered: what it turns out to be is another's to record
+		}
+		return st.RecordAuthorization(c)
+	})
 }
 
-// resume settles an authorization that was left open.
+// resume settles an intent that was left alone. Once its outcome is unknown its request is answered, and
+// ReconcilePayment or a void finds out.
 func (s *server) resume(ctx context.Context, orderID string) error {
 	st, _, err := s.payments.Load(ctx, orderID)
-	if err != nil || !st.Authorization.Status.Open() {
+	if err != nil || st.Authorization.Status != payment.Requested {
 		return err
 	}
 	_, err = s.settle(ctx, st.Authorization, st.Authorization.Key, s.resolve)
