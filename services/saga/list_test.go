@@ -191,6 +191,49 @@ func TestItemsKnowTheirCause(t *testing.T) {
 	}
 }
 
+// A payment that turned out never to have happened may be asked for again. What is done for it then are other requests, because
+// repeats of the first would be answered with what became of the first intent; all else keeps its request.
+func TestAPaymentThatIsAskedForAgainHasOtherRequests(t *testing.T) {
+	w := newWorld(t)
+	w.consume()
+	now := time.Now()
+	id := func(step string) string {
+		t.Helper()
+		tasks := w.due(step, now, 9)
+		if len(tasks) != 1 {
+			t.Fatalf("%s: %+v", step, tasks)
+		}
+		return requestID(tasks[0])
+	}
+	intended := &paymentevent.AuthorizationRequested{OrderId: "7", CustomerId: "ada", Amount: placedWith("7", 0).Total}
+	unknown := &paymentevent.AuthorizationOutcomeUnknown{OrderId: "7"}
+	turnedOut := func(o paymentevent.ReconciledOutcome) proto.Message {
+		return &paymentevent.PaymentReconciled{OrderId: "7", Outcome: o}
+	}
+	of := func(step string, intent int64) string {
+		return requestID(task{OrderID: "7", todoRow: todoRow{Step: step, Intent: intent}})
+	}
+	w.happens("7", now, placedWith("7", typev1.Priority_PRIORITY_STANDARD))
+	for i, c := range []struct {
+		past []proto.Message
+		step string
+		want string
+	}{
+		{[]proto.Message{&fulfillmentevent.LineReserved{OrderId: "7", ProductId: "mug", Quantity: 2}}, "AUTHORIZE_PAYMENT", of("AUTHORIZE_PAYMENT", 0)},
+		{[]proto.Message{intended}, "AUTHORIZE_PAYMENT", of("AUTHORIZE_PAYMENT", 0)},
+		{[]proto.Message{unknown}, "RECONCILE_PAYMENT", of("RECONCILE_PAYMENT", 0)},
+		{[]proto.Message{turnedOut(paymentevent.ReconciledOutcome_RECONCILED_OUTCOME_NEVER_HAPPENED), intended}, "AUTHORIZE_PAYMENT", of("AUTHORIZE_PAYMENT", 1)},
+		{[]proto.Message{unknown}, "RECONCILE_PAYMENT", of("RECONCILE_PAYMENT", 1)},
+		{[]proto.Message{turnedOut(paymentevent.ReconciledOutcome_RECONCILED_OUTCOME_NEVER_HAPPENED), intended, unknown}, "RECONCILE_PAYMENT", of("RECONCILE_PAYMENT", 2)},
+		{[]proto.Message{turnedOut(paymentevent.ReconciledOutcome_RECONCILED_OUTCOME_AUTHORIZED)}, "CONFIRM_ORDER", of("CONFIRM_ORDER", 0)},
+	} {
+		w.happens("7", now, c.past...)
+		if got := id(c.step); got != c.want {
+			t.Errorf("%d: %s is request %s, want %s", i, c.step, got, c.want)
+		}
+	}
+}
+
 // Notes on failures stay with their item while the order goes on, and go with it.
 func TestNotesOnFailures(t *testing.T) {
 	w := newWorld(t)

@@ -75,7 +75,7 @@ var (
 
 // request is the command that a task stands for. It is the same at every attempt, but for how long an attempt is valid.
 func request(t task, read time.Time) (aggregate.Command, error) {
-	id := requestID(t, 0)
+	id := requestID(t)
 	switch t.step() {
 	case fulfillmentevent.Step_STEP_RESERVE_STOCK:
 		return &inventoryv1.ReserveStockRequest{
@@ -176,10 +176,11 @@ func stepRefused(t task, reason string) answer {
 // itemNamespace is the UUIDv5 namespace of request ids made from items.
 var itemNamespace = uuid.MustParse("0d3c4b86-6d0b-4b5c-9a44-2f6c1f0f7b52")
 
-// requestID names an item's request: the same at every try, on every replica, after every crash. Only an operator's
-// retry makes another.
-func requestID(t task, retry int) string {
-	return uuid.NewSHA1(itemNamespace, []byte(strings.Join([]string{t.OrderID, t.Step, t.ProductID, strconv.Itoa(retry)}, "\x00"))).String()
+// requestID names an item's request: the same at every try, on every replica, after every crash. A payment that was asked for
+// again has another one, because the first is answered with what became of the first intent.
+func requestID(t task) string {
+	name := strings.Join([]string{t.OrderID, t.Step, t.ProductID, strconv.FormatInt(t.Intent, 10)}, "\x00")
+	return uuid.NewSHA1(itemNamespace, []byte(name)).String()
 }
 
 // recorded is an item's request as the command under which its answer is recorded: another request id, because one

@@ -100,11 +100,11 @@ func TestRequestIDs(t *testing.T) {
 	base := item("RESERVE_STOCK", "mug")
 	other := func(change func(*task)) task { c := base; change(&c); return c }
 	ids := map[string]string{
-		"base":    requestID(base, 0),
-		"retry":   requestID(base, 1),
-		"order":   requestID(other(func(t *task) { t.OrderID = "8" }), 0),
-		"step":    requestID(other(func(t *task) { t.Step = "RELEASE_STOCK" }), 0),
-		"product": requestID(other(func(t *task) { t.ProductID = "pen" }), 0),
+		"base":    requestID(base),
+		"intent":  requestID(other(func(t *task) { t.Intent = 1 })),
+		"order":   requestID(other(func(t *task) { t.OrderID = "8" })),
+		"step":    requestID(other(func(t *task) { t.Step = "RELEASE_STOCK" })),
+		"product": requestID(other(func(t *task) { t.ProductID = "pen" })),
 	}
 	seen := map[string]string{}
 	for name, id := range ids {
@@ -118,7 +118,7 @@ func TestRequestIDs(t *testing.T) {
 		t.Errorf("request id %s, want %s", ids["base"], want)
 	}
 	again := other(func(t *task) { t.Attempts, t.Since, t.Priority = 7, time.Now(), 3 })
-	if requestID(again, 0) != ids["base"] {
+	if requestID(again) != ids["base"] {
 		t.Error("another attempt has another request id")
 	}
 }

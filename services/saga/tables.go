@@ -9,6 +9,7 @@ import (
 	"github.com/purserhq/purser/internal/domain/fulfillment"
 	"github.com/purserhq/purser/internal/eventschema"
 	fulfillmentevent "github.com/purserhq/purser/proto/purser/fulfillment/event/v1"
+	paymentevent "github.com/purserhq/purser/proto/purser/payment/event/v1"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
@@ -20,6 +21,7 @@ type orderRow struct {
 	NeedsAttention bool              `db:"needs_attention"`
 	Attention      string            `db:"attention"` // why, or ""
 	Priority       int64             `db:"priority"`
+	Intent         int64             `db:"intent"` // of the payment, the last one, from 0: what never happened may be asked for again
 	Listed         []listed          `db:"listed"` // what is to be done
 	UpdateTime     time.Time         `db:"update_time"`
 }
@@ -52,9 +54,12 @@ func relist(before []listed, items []fulfillment.Item, because trigger) []listed
 }
 
 var states = consumer.Fold[orderRow]{
-	Name: "fulfillment_states", Version: 3,
+	Name: "fulfillment_states", Version: 4,
 	Categories: []string{eventschema.Order, eventschema.Payment, eventschema.Fulfillment},
 	Evolve: func(r *orderRow, e consumer.Event) {
+		if _, ok := e.Message.(*paymentevent.AuthorizationRequested); ok && r.State.Payment.Authorization != fulfillment.Unasked {
+			r.Intent++
+		}
 		r.State.Evolve(e.Message, e.OccurredAt)
 		r.Goal, r.Priority = string(r.State.Goal), int64(r.State.Priority)
 		r.Attention = r.State.Attention()
@@ -76,6 +81,7 @@ type todoRow struct {
 	Currency      string `db:"currency"`
 	Total         int64  `db:"total_minor"`
 	RejectReason  int64  `db:"reject_reason"`
+	Intent        int64  `db:"intent"` // of a payment that was asked for again, which one the step is about
 
 	// The event that put the item on the list, and since when it stands there.
 	CausationID   string    `db:"causation_id"`
@@ -89,7 +95,7 @@ type todoRow struct {
 }
 
 var todo = consumer.List[orderRow, todoRow]{
-	Name: "todo", Version: 3, Of: &states,
+	Name: "todo", Version: 4, Of: &states,
 	Indexes: []string{"priority DESC, since, key, step, product_id"}, // the order in which it is done, however long it is
 	Entries: func(r orderRow) []todoRow {
 		rows := make([]todoRow, len(r.Listed))
@@ -101,6 +107,9 @@ var todo = consumer.List[orderRow, todoRow]{
 				RejectReason: int64(r.State.RejectReason),
 				CausationID:  item.Trigger.EventID, CorrelationID: item.Trigger.CorrelationID, Traceparent: item.Trigger.Traceparent,
 				Since: item.Trigger.OccurredAt,
+			}
+			if slices.Contains(paymentSteps, item.Step) {
+				rows[i].Intent = r.Intent
 			}
 		}
 		return rows
