@@ -97,7 +97,7 @@ func (h *Handler[S]) round(ctx context.Context, e *entity[S], jobs []*job[S]) er
 	}
 	for proven := false; len(jobs) > 0; {
 		p := h.plan(e, jobs)
-		if !p.isRecorded() && !(proven && len(p.events) == 0) {
+		if !proven || len(p.events) > 0 {
 			switch again, err := h.prove(ctx, e, p); {
 			case err != nil:
 				return err
@@ -220,11 +220,6 @@ func (h *Handler[S]) prove(ctx context.Context, e *entity[S], p *plan[S]) (again
 		return true, h.catchUp(ctx, e)
 	}
 	return false, err
-}
-
-// isRecorded tells that all the plan does is to answer from events that are stored.
-func (p *plan[S]) isRecorded() bool {
-	return len(p.events) == 0 && !slices.ContainsFunc(p.steps, func(s planned) bool { return s.recorded == nil })
 }
 
 // contended notes that others were faster, and returns how often that was so.
