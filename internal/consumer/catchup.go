@@ -31,7 +31,8 @@ func (l *lane) catchUp(ctx context.Context) (*queue, error) {
 	g, ctx := errgroup.WithContext(ctx)
 	subscription, stop := context.WithCancel(ctx)
 	g.Go(func() error {
-		err := c.log.Subscribe(subscription, c.categories, l.position, func(ctx context.Context, d eventlog.Delivery) error {
+		// From the last event on that is known to be there still: what lies between it and the position is the log's of today.
+		err := c.log.Subscribe(subscription, c.categories, l.last.position, func(ctx context.Context, d eventlog.Delivery) error {
 			i := newItem(d)
 			if i.partition >= 0 && l.r.model.reads(i.category) {
 				_, _, _ = i.decode(c.log) // here, beside the transaction before

@@ -30,7 +30,7 @@ func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position)
 	var newer error
 	first := true
 	for _, i := range items {
-		if i.Event != nil && i.Position > b.end { // what the feed has delivered as well is there once
+		if i.Event != nil && i.Position > b.last.position { // what the feed has delivered as well is there once
 			if first && l.caughtUp.Load() {
 				l.behind.Store(i.Event.Created.UnixNano()) // everything before it is there
 			}

@@ -363,6 +363,34 @@ func TestAForeignLogStopsTheConsumer(t *testing.T) {
 	}
 }
 
+// A log was set back to behind the last event of ours, but to before the checkpoint, where only events of others were lost. What
+// has been appended there since is applied.
+func TestALogThatWasSetBackBehindTheLastEvent(t *testing.T) {
+	w := newWorld(t)
+	_, stop := w.run(w.models()...)
+	last := w.log.append("a-k", 1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		w.log.append("other-x", 1)
+	}
+	checkpoint := w.log.head()
+	_, stop = w.run(w.models()...)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	w.log.SetBack(last)
+	for w.log.append("a-new", 7); w.log.head() <= checkpoint; {
+		w.log.append("other-x", 1)
+	}
+	w.run(w.models()...)
+	w.settled()
+	w.check()
+}
+
 func TestAReportThatCantBeFilledHoldsUpItsModelOnly(t *testing.T) {
 	w := newWorld(t)
 	_, stop := w.run(w.models()...)

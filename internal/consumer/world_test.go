@@ -216,7 +216,7 @@ func (w *world) check() {
 	var journal []entry
 	for _, r := range w.log.Events() {
 		category, key, _ := eventlog.SplitStream(r.Stream)
-		if category == "c" {
+		if category != "a" && category != "b" {
 			continue
 		}
 		n := w.log.number(r)
