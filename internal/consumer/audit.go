@@ -124,12 +124,9 @@ func walkAll(ctx context.Context, log Walkable, audits []*audit, passed func(eve
 				continue
 			}
 			if d == nil {
-				e, known, err := decode(log, r)
+				e, _, err := decode(log, r)
 				if err != nil {
 					return err
-				}
-				if !known {
-					break
 				}
 				d = &e
 			}

@@ -31,11 +31,13 @@ func (a *foldAuditor[R]) add(_ context.Context, d decoded) error {
 	k, ok := a.rows[d.key]
 	if !ok {
 		k = a.f.empty(d.key)
-		a.rows[d.key] = k
 	}
 	if d.err != nil || a.f.evolve(k, d) != nil {
 		a.bad[d.key] = d.Position
+	} else if len(k.revisions) == 0 {
+		return nil // nothing is made of it
 	}
+	a.rows[d.key] = k
 	return nil
 }
 

@@ -86,14 +86,13 @@ func (l *lane) add(b *batch, i *item) error {
 	}
 	if _, parked := l.parked[i.key]; !parked && l.r.model.reads(i.category) {
 		e, known, err := i.decode(l.r.c.log)
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
-		case known:
-			b.events = append(b.events, e)
-		default:
+		}
+		if !known {
 			b.unknown = append(b.unknown, i.Event.Type)
 		}
+		b.events = append(b.events, e)
 	}
 	b.passed[i.partition]++
 	return nil

@@ -224,6 +224,35 @@ func TestUnknownTypesArePassedOverAndCounted(t *testing.T) {
 	w.becomes("accounts", counts)
 }
 
+// What a build does not know is noted in a row that is there: the events after it are not missing any before them, so no key is
+// folded anew for them, from what may be a million. It begins no row.
+func TestUnknownTypesAreNoGaps(t *testing.T) {
+	w := newEvolvedWorld(t)
+	w.log.append("a-k", 1)
+	w.settled()
+	read := w.log.read.Load()
+	for n := range int64(5) {
+		w.store("a-k", "Novelty", 1, "")
+		w.settled()
+		w.log.append("a-k", n)
+		w.settled()
+	}
+	w.store("a-k", "Novelty", 1, "")
+	w.store("a-none", "Novelty", 1, "")
+	w.settled()
+	want := foldedAccount{"k", []int64{1, 0, 1, 2, 3, 4}, map[string]int64{"a-k": 11}}
+	if got := w.account("k"); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	if n := w.log.read.Load() - read; n > 0 {
+		t.Errorf("streams were read %d times", n)
+	}
+	if got := w.account("none"); got.ID != "" {
+		t.Errorf("a row of nothing: %+v", got)
+	}
+	w.audited(0)
+}
+
 // becomes waits until a model has passed over so many events, by type: they are counted just after the commit.
 func (w *evolvedWorld) becomes(model string, want map[string]float64) {
 	w.t.Helper()

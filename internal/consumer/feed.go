@@ -46,8 +46,8 @@ func (i *item) decode(log Decoder) (decoded, bool, error) {
 	return i.decoded, i.known, i.err
 }
 
-// decode reads an event. One of a type that this build does not know is not for its folds; one of a newer version makes
-// it wait for a newer build; any other that can't be read is poison, and so is carried on as such.
+// decode reads an event. One of a type that this build does not know has no messages for its folds, and is only noted by
+// them; one of a newer version makes it wait for a newer build; any other that can't be read is poison, and so is carried on as such.
 func decode(log Decoder, r eventlog.Recorded) (d decoded, known bool, err error) {
 	category, key, ok := eventlog.SplitStream(r.Stream)
 	if !ok {
@@ -58,13 +58,15 @@ func decode(log Decoder, r eventlog.Recorded) (d decoded, known bool, err error)
 	if err := guarded(func() { e, failed = log.Decode(r) }); err != nil {
 		failed = err
 	}
+	bare := decoded{Event: eventlog.Event{Recorded: r}, category: category, key: key}
 	switch err := failed; {
 	case errors.Is(err, eventlog.ErrUnknownType):
-		return decoded{}, false, nil
+		return bare, false, nil
 	case errors.Is(err, eventlog.ErrNewerVersion):
 		return decoded{}, false, err
 	case err != nil:
-		return decoded{Event: eventlog.Event{Recorded: r}, category: category, key: key, err: err}, true, nil
+		bare.err = err
+		return bare, true, nil
 	}
 	return decoded{Event: e, category: category, key: key}, true, nil
 }

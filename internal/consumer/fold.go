@@ -247,19 +247,25 @@ func (f *folding[R]) foldKey(ctx context.Context, b *batch, key string, k *kept[
 			}
 		case e.err != nil:
 			cause = e.err
+		case len(e.Messages) == 0:
+			cause = f.evolve(k, e)
 		default:
 			b.observe(e.Type, func() { cause = f.evolve(k, e) })
 		}
 		if cause != nil {
 			return k, changed, &badEvent{i, e, cause}, nil
 		}
-		changed = true
+		changed = changed || len(k.revisions) > 0
 	}
 	return k, changed, nil, nil
 }
 
-// evolve folds one event into a row.
+// evolve folds one event into a row. One of which nothing is made begins none, and is noted in one that is there: the next event
+// of its stream is no gap then, for which the key would be folded anew.
 func (f *folding[R]) evolve(k *kept[R], e decoded) error {
+	if len(e.Messages) == 0 && len(k.revisions) == 0 {
+		return nil
+	}
 	err := guarded(func() {
 		for _, m := range e.messages() {
 			f.fold.Evolve(&k.row, m)

@@ -73,6 +73,9 @@ func (m *Metrics) committed(model string, b *batch) {
 		passed += n
 	}
 	for _, e := range b.events {
+		if len(e.Messages) == 0 { // of an unknown type, or one that can't be read, so that nobody knows of when it is
+			continue
+		}
 		m.delay.WithLabelValues(model, e.Type).Observe(now.Sub(e.Meta.OccurredAt).Seconds())
 	}
 	for _, eventType := range b.unknown {

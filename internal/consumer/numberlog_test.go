@@ -46,6 +46,7 @@ type numberLog struct {
 
 	subscriptions atomic.Int64 // at present
 	subscribed    atomic.Int64 // ever
+	read          atomic.Int64 // streams, ever
 }
 
 func newNumberLog(t *testing.T) *numberLog {
@@ -60,6 +61,7 @@ func (l *numberLog) Subscribe(ctx context.Context, categories []string, after ev
 }
 
 func (l *numberLog) Read(ctx context.Context, stream string, from eventlog.Revision, max int) ([]eventlog.Recorded, error) {
+	l.read.Add(1)
 	if stream == l.deleted {
 		return nil, eventlog.ErrDeleted
 	}

@@ -38,13 +38,11 @@ func history(ctx context.Context, log History, categories []string, key string, 
 			if r.Position > upTo {
 				break
 			}
-			d, known, err := decode(log, r)
+			d, _, err := decode(log, r)
 			if err != nil {
 				return nil, err
 			}
-			if known {
-				events = append(events, d)
-			}
+			events = append(events, d)
 		}
 	}
 	slices.SortFunc(events, func(a, b decoded) int { return cmp.Compare(a.Position, b.Position) })

@@ -59,7 +59,7 @@ type batch struct {
 	tx     pgx.Tx
 	log    Log
 	events []decoded
-	// unknown are the types of the events that this build does not know, and passes over.
+	// unknown are the types of the events that this build does not know: all it makes of them is a note that they were there.
 	unknown []string
 	// end is the position up to which the batch goes.
 	end eventlog.Position
