@@ -144,8 +144,11 @@ func (q *Queries) GetOrderByNumber(ctx context.Context, number string, after eve
 	}
 	orders, err := q.readOrders(ctx, at, "order_number = $1", number)
 	var first *OrderDetail
-	if len(orders) > 0 {
+	switch {
+	case len(orders) > 0:
 		first = &orders[0]
+	case err == nil && after > 0:
+		err = q.noneUnseen(ctx, at)
 	}
 	o, err := found(first, err, number)
 	if err != nil {
@@ -154,6 +157,17 @@ func (q *Queries) GetOrderByNumber(ctx context.Context, number string, after eve
 	// Now that its key is known: one that is parked has not applied everything.
 	_, err = q.at(ctx, &OrderDetails, o.OrderID, after)
 	return o, err
+}
+
+// noneUnseen fails with ENTITY_PARKED where there is an order of which no event could be applied, so that its number is not known.
+func (q *Queries) noneUnseen(ctx context.Context, at consumer.Place) error {
+	unseen, _, err := one[struct{ Any bool }](ctx, q, fmt.Sprintf(
+		`SELECT EXISTS (SELECT FROM (%s) AS parked WHERE NOT EXISTS (SELECT FROM %s WHERE order_id = key)) AS any`, at.Parked(), at.Table))
+	if err == nil && unseen.Any {
+		return fault.Down(typev1.ErrorReason_ERROR_REASON_ENTITY_PARKED,
+			"events of an order could not be applied that may be the one with this number; an operator is needed", nil)
+	}
+	return err
 }
 
 // found is an order that was looked for by its name, or the fault that says why there is none.

@@ -207,6 +207,12 @@ func TestParkedKeys(t *testing.T) {
 	if err != nil || o.State != placed {
 		t.Errorf("another key: %q, %v", o.State, err)
 	}
+	_, err = w.GetOrderByNumber(t.Context(), "no order's", token)
+	isMissing(t, err, typev1.ErrorReason_ERROR_REASON_ORDER_NOT_FOUND)
+	token = w.poison("order", "o-unseen")
+	if o, err := w.GetOrderByNumber(t.Context(), "maybe its", token); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_ENTITY_PARKED) {
+		t.Errorf("an order of which only that it is parked is known: %+v, %v", o, err)
+	}
 }
 
 // The answer that a model lags is given while somebody still waits for it.
