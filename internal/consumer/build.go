@@ -232,7 +232,7 @@ func (l *lane) fillDerived(ctx context.Context) error {
 		}
 	}
 	for _, p := range l.parts {
-		if err := pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error { return l.fillPart(ctx, tx, p, all, kept) }); err != nil {
+		if err := pgx.BeginTxFunc(ctx, l.r.c.pool, brief, func(tx pgx.Tx) error { return l.fillPart(ctx, tx, p, all, kept) }); err != nil {
 			return fmt.Errorf("fill what is derived for partition %d: %w", p.number, err)
 		}
 	}
@@ -271,9 +271,6 @@ func (l *lane) makeDerived(ctx context.Context, r relation) error {
 }
 
 func (l *lane) fillPart(ctx context.Context, tx pgx.Tx, p part, all []relation, kept []string) error {
-	if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
-		return err
-	}
 	// Nobody may make the table anew, or write the partition, meanwhile.
 	if _, err := tx.Exec(ctx, "SELECT pg_advisory_xact_lock_shared(hashtextextended($1, 0))", buildsLock(l.r.model.name)); err != nil {
 		return err

@@ -131,8 +131,8 @@ func (l *lane) stands(position eventlog.Position, last anchor) {
 	}
 }
 
-// notSynced saves a round trip for the second statement.
-var notSynced = pgx.TxOptions{BeginQuery: "BEGIN; SET LOCAL synchronous_commit = off"}
+// notSynced are transactions of batches.
+var notSynced = pgx.TxOptions{BeginQuery: brief.BeginQuery + "; SET LOCAL synchronous_commit = off"}
 
 // transact applies a batch and moves the checkpoints in one transaction. That is not synced: it is lost whole, or not at
 // all, and the log has what it was made from.

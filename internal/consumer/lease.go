@@ -58,9 +58,8 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 		}
 		holdings[r.build] = &holding{ours: map[int]bool{}, free: map[int]bool{}}
 	}
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, pool, brief, func(tx pgx.Tx) error {
 		var b pgx.Batch
-		b.Queue(breakOff(leaseTime))
 		b.Queue(`INSERT INTO consumer.members AS m (build, member, seen_at, caught_up, behind_since)
 			SELECT r.build, $1, clock_timestamp(), r.caught_up, clock_timestamp() - r.behind
 			FROM unnest($2::text[], $3::boolean[], $4::interval[]) AS r (build, caught_up, behind) JOIN consumer.builds USING (build)
@@ -105,8 +104,12 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 	return holdings, nil
 }
 
-// breakOff is a statement for a transaction that others may have to wait for. Should the process be stopped in the midst of it,
-// or cut off from Postgres, then Postgres breaks it off after a time.
+// brief are transactions that others may have to wait for: for no longer than for a lease if the process is stopped in the midst
+// of one. To say so as it begins saves a round trip.
+var brief = pgx.TxOptions{BeginQuery: "BEGIN; " + breakOff(leaseTime)}
+
+// breakOff is a statement that has Postgres break a transaction off once it has waited so long for the process to go on. Where it
+// waits for the rest of what was being sent, or to send, the settings of the connection see to that (internal/postgres).
 func breakOff(after time.Duration) string {
 	return fmt.Sprintf("SET LOCAL idle_in_transaction_session_timeout = %d", after.Milliseconds())
 }
@@ -115,10 +118,7 @@ func breakOff(after time.Duration) string {
 func claim(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build string, wanted []int) (parts, error) {
 	owner := uuid.New()
 	var taken parts
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
-			return err
-		}
+	err := pgx.BeginTxFunc(ctx, pool, brief, func(tx pgx.Tx) error {
 		// There is no waiting for one that is being taken, or that a transaction of the one before has still to do with: it is taken
 		// later, and holds up no other.
 		rows, err := tx.Query(ctx, `
@@ -163,10 +163,7 @@ func release(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, build st
 func leave(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTimeout)
 	defer cancel()
-	return pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, breakOff(leaseTime)); err != nil {
-			return err
-		}
+	return pgx.BeginTxFunc(ctx, pool, brief, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE consumer.leases SET member = NULL, expires_at = NULL WHERE member = $1`, member); err != nil {
 			return err
 		}
@@ -179,7 +176,7 @@ func leave(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID) error {
 // died. It is for a database on which nobody else runs: one who does all the same can't write any more, and has to wait for
 // its share like all others.
 func EndLeases(ctx context.Context, pool *pgxpool.Pool) error {
-	err := pgx.BeginFunc(ctx, pool, func(tx pgx.Tx) error {
+	err := pgx.BeginTxFunc(ctx, pool, brief, func(tx pgx.Tx) error {
 		if _, err := tx.Exec(ctx, `UPDATE consumer.leases SET member = NULL, expires_at = NULL WHERE member IS NOT NULL`); err != nil {
 			return err
 		}

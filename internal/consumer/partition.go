@@ -66,8 +66,7 @@ type anchor struct {
 }
 
 // advance moves the checkpoints of partitions, where each still is where it was and ours; else moved stays false. events
-// is how many events of each partition were passed. Who takes the partitions over has to wait from then on, and does so for
-// no longer than for the lease.
+// is how many events of each partition were passed. Who takes the partitions over has to wait from then on.
 func (ps parts) advance(b *pgx.Batch, build string, to eventlog.Position, last anchor, events *[partitions]int, moved *bool) {
 	positions, passed := make([]int64, len(ps)), make([]int64, len(ps))
 	for i, p := range ps {
@@ -76,7 +75,6 @@ func (ps parts) advance(b *pgx.Batch, build string, to eventlog.Position, last a
 			passed[i] = int64(events[p.number])
 		}
 	}
-	b.Queue(breakOff(leaseTime))
 	b.Queue(`UPDATE consumer.checkpoints AS c SET position = $2, event_position = $3, event_id = $4, events = c.events + o.events
 		FROM unnest($5::smallint[], $6::uuid[], $7::bigint[], $8::bigint[]) AS o (partition, owner, position, events)
 		WHERE c.build = $1 AND c.partition = o.partition AND c.owner = o.owner AND c.position = o.position`,

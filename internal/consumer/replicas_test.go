@@ -134,6 +134,45 @@ func TestAReplicaThatIsCutOffLosesItsPartitions(t *testing.T) {
 	}
 }
 
+// One that is cut off while its batch has locks on rows, and has not come to the checkpoints, holds up nobody who takes over.
+func TestAReplicaCutOffAmongItsWritesHoldsUpNobody(t *testing.T) {
+	for name, c := range map[string]struct {
+		filled    bool // before there is anything to write
+		numbers   []int64
+		parked    int
+		statement string
+	}{
+		"as it writes event by event":  {true, []int64{2, tooLarge}, 1, "release savepoint"},
+		"as it copies rows to a build": {false, []int64{2, 3}, 0, "UPDATE consumer.checkpoints AS c"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t)
+			model := w.accounts.Model(w.brackets, w.wishes)
+			if c.filled {
+				_, stop := w.run(model)
+				w.await("accounts", "", w.log.append("a-k", 1))
+				if err := stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for i, n := range c.numbers {
+				w.log.append(fmt.Sprintf("a-k%d", i), n)
+			}
+			link := newWire(t, w.pool.Config().ConnConfig)
+			far := link.pool(t)
+			defer link.mend()
+			link.cutAt(c.statement)
+			w.runOn(far, w.log, model)
+			w.eventually(link.isCut)
+			next, _ := w.run(model)
+			w.shares(2*takeOver, []*consumer.Consumer{next}, partitions)
+			w.await("accounts", "", w.log.head())
+			w.audited(c.parked)
+		})
+	}
+}
+
 // One that is cut off from the event store leaves its partitions to the others, and one that has never heard of it takes none.
 func TestAReplicaThatDoesNotHearOfTheLogLeavesItsPartitions(t *testing.T) {
 	w := newWorld(t)
@@ -409,9 +448,9 @@ type wire struct {
 	config *pgx.ConnConfig
 	port   uint16
 
-	atCommit atomic.Bool // is to be cut by the next commit, which does not pass any more
-	mu       sync.Mutex
-	passes   chan struct{} // closed while it is whole
+	at     atomic.Pointer[string] // what it is to be cut by, which does not pass any more
+	mu     sync.Mutex
+	passes chan struct{} // closed while it is whole
 }
 
 func newWire(t *testing.T, config *pgx.ConnConfig) *wire {
@@ -447,7 +486,7 @@ func (l *wire) carry(to io.WriteCloser, from io.ReadCloser) {
 	defer from.Close()
 	for b := make([]byte, 32<<10); ; {
 		n, err := from.Read(b)
-		if bytes.Contains(b[:n], []byte("commit\x00")) && l.atCommit.CompareAndSwap(true, false) {
+		if at := l.at.Load(); at != nil && bytes.Contains(b[:n], []byte(*at)) && l.at.CompareAndSwap(at, nil) {
 			l.cut()
 		}
 		l.mu.Lock()
@@ -471,7 +510,9 @@ func (l *wire) cut() {
 	l.passes = make(chan struct{})
 }
 
-func (l *wire) cutAtCommit() { l.atCommit.Store(true) }
+func (l *wire) cutAt(statement string) { l.at.Store(&statement) }
+
+func (l *wire) cutAtCommit() { l.cutAt("commit\x00") }
 
 func (l *wire) isCut() bool {
 	l.mu.Lock()

@@ -156,7 +156,7 @@ func (l *lane) unpark(ctx context.Context, w wish) error {
 // told that it is done.
 func (l *lane) tryParked(ctx context.Context, w wish) error {
 	moved := false
-	return pgx.BeginFunc(ctx, l.r.c.pool, func(tx pgx.Tx) error {
+	return pgx.BeginTxFunc(ctx, l.r.c.pool, brief, func(tx pgx.Tx) error {
 		b := &batch{tx: tx, log: l.r.c.log, end: l.position, writes: &pgx.Batch{}}
 		if err := l.r.shape.restore(ctx, b, w.Key); err != nil {
 			return err

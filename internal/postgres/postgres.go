@@ -20,10 +20,23 @@ import (
 // small machine, has the read models wait for each other.
 const maxConns = 10
 
-// settings hold for all statements of a service, which find rows by their keys, and are prepared. Prepared while a table is
-// small, a statement would read all of it, and go on to do so when it has grown, until Postgres looks at the table again. So
-// indexes are taken wherever there is one; and what has none is not worth being compiled.
-var settings = map[string]string{"enable_seqscan": "off", "jit": "off"}
+// settings hold unless the URL says otherwise. All statements of a service find rows by their keys, and are prepared. Prepared
+// while a table is small, a statement would read all of it, and go on to do so when it has grown, until Postgres looks at the
+// table again. So indexes are taken wherever there is one; and what has none is not worth being compiled.
+//
+// The server notices within about ten seconds that a client is gone, whether it waits for a statement, runs one, or sends an
+// answer, and lets go of the locks of its transaction. Without these settings that may take two hours.
+var settings = map[string]string{
+	"enable_seqscan": "off", "jit": "off",
+	"tcp_keepalives_idle": "5", "tcp_keepalives_interval": "1", "tcp_keepalives_count": "5",
+	"client_connection_check_interval": "5s", "tcp_user_timeout": "10s",
+}
+
+// said tells whether a connection string gives a setting, by its name or among options.
+func said(params map[string]string, setting string) bool {
+	_, named := params[setting]
+	return named || strings.Contains(params["options"], setting)
+}
 
 // Open returns a pool for a service. A statement that takes longer than the time-out is ended; 0 leaves that to the
 // server.
@@ -37,7 +50,9 @@ func Open(url, service string, statementTimeout time.Duration) (*pgxpool.Pool, e
 	}
 	cfg.ConnConfig.RuntimeParams["application_name"] = "purser-" + service
 	for setting, value := range settings {
-		cfg.ConnConfig.RuntimeParams[setting] = value
+		if !said(cfg.ConnConfig.RuntimeParams, setting) {
+			cfg.ConnConfig.RuntimeParams[setting] = value
+		}
 	}
 	if statementTimeout > 0 {
 		cfg.ConnConfig.RuntimeParams["statement_timeout"] = strconv.FormatInt(statementTimeout.Milliseconds(), 10)

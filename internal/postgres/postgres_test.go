@@ -1,6 +1,7 @@
 package postgres_test
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -10,12 +11,12 @@ import (
 )
 
 func TestOpen(t *testing.T) {
-	url := pgtest.Database(t)
+	database := pgtest.Database(t)
 	for _, c := range []struct {
 		timeout time.Duration
 		want    string
 	}{{0, "0"}, {1500 * time.Millisecond, "1500ms"}} {
-		pool, err := postgres.Open(url, "query", c.timeout)
+		pool, err := postgres.Open(database, "query", c.timeout)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -24,6 +25,38 @@ func TestOpen(t *testing.T) {
 			var got string
 			if err := pool.QueryRow(t.Context(), "SHOW "+setting).Scan(&got); err != nil || got != want {
 				t.Errorf("%s is %q (%v), want %q", setting, got, err, want)
+			}
+		}
+	}
+}
+
+// Else a server would keep the locks of a client that is gone for up to two hours.
+func TestAServerNoticesThatAClientIsGone(t *testing.T) {
+	base, err := url.Parse(pgtest.Database(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ key, value, keepalive, userTimeout string }{
+		{"", "", "5", "10000"},
+		{"tcp_keepalives_idle", "60", "60", "10000"},
+		{"options", "-ctcp_user_timeout=7s", "5", "7000"},
+	} {
+		u := *base
+		if q := u.Query(); c.key != "" {
+			q.Set(c.key, c.value)
+			u.RawQuery = q.Encode()
+		}
+		pool, err := postgres.Open(u.String(), "query", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer pool.Close()
+		for setting, want := range map[string]string{
+			"tcp_keepalives_idle": c.keepalive, "tcp_user_timeout": c.userTimeout, "client_connection_check_interval": "5s",
+		} {
+			var got string
+			if err := pool.QueryRow(t.Context(), "SHOW "+setting).Scan(&got); err != nil || got != want {
+				t.Errorf("%s=%s: %s is %q (%v), want %q", c.key, c.value, setting, got, err, want)
 			}
 		}
 	}
