@@ -144,8 +144,9 @@ type auditor interface {
 	add(ctx context.Context, d decoded) error
 	// finish compares what is left to be compared, and tells how many keys there were.
 	finish(ctx context.Context) (keys int, err error)
-	// auditSample compares some keys, and what is derived for a partition with its rows.
-	auditSample(ctx context.Context, keys []string, partition int) error
+	// auditSample compares some keys, as far as there are not too many events, and what is derived for a partition with its rows. It
+	// tells how many keys were compared.
+	auditSample(ctx context.Context, keys []string, partition int) (compared int, err error)
 }
 
 // audit is that of one model.
@@ -156,6 +157,7 @@ type audit struct {
 	build   string
 	auditor auditor
 	found   func(Difference)
+	limits  limits
 
 	missing   []string            // tables
 	positions []eventlog.Position // of each partition

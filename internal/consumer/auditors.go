@@ -195,11 +195,11 @@ func (a *journalAuditor[J]) finish(ctx context.Context) (int, error) {
 		if stored[key] == a.count[key] || a.bad[key] {
 			continue
 		}
-		rows, err := a.j.rederive(ctx, a.log, key, a.upTo(key))
-		if err != nil {
+		r := a.j.refolding(newHistory(a.log, a.model.categories, key))
+		if err := r.fold(ctx, a.upTo(key)); err != nil {
 			return 0, err
 		}
-		differ, err := a.j.table.compare(ctx, a.tx, rows, a.j.table.ofKeys(), []string{key})
+		differ, err := a.j.table.compare(ctx, a.tx, r.rows, a.j.table.ofKeys(), []string{key})
 		if err != nil {
 			return 0, err
 		}

@@ -26,7 +26,7 @@ const (
 func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position) (applied int, err error) {
 	commit, cancel := context.WithTimeout(ctx, l.batchTimeout())
 	defer cancel()
-	b := &batch{log: l.r.c.log, end: l.position, last: l.last, observe: l.r.c.metrics.observe(l.r.label()), filling: !l.r.isFilled()}
+	b := &batch{log: l.r.c.log, limits: l.r.c.limits, end: l.position, last: l.last, observe: l.r.c.metrics.observe(l.r.label()), filling: !l.r.isFilled()}
 	var newer error
 	first := true
 	for _, i := range items {
@@ -179,7 +179,7 @@ func (l *lane) applyOneByOne(ctx context.Context, b *batch) error {
 		}
 		err := pgx.BeginFunc(ctx, b.tx, func(savepoint pgx.Tx) error {
 			one := &batch{
-				tx: savepoint, log: b.log, events: []decoded{e}, end: e.Position, writes: &pgx.Batch{}, poisoned: b.poisoned, observe: b.observe,
+				tx: savepoint, log: b.log, limits: b.limits, events: []decoded{e}, end: e.Position, writes: &pgx.Batch{}, poisoned: b.poisoned, observe: b.observe,
 			}
 			if err := l.r.shape.apply(ctx, one); err != nil {
 				return err

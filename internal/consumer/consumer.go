@@ -59,6 +59,20 @@ type Log interface {
 // roundTimeout bounds one look at Postgres: well below the time of a lease.
 const roundTimeout = leaseTime / 2
 
+// limits bound what takes the longer the more events keys have.
+type limits struct {
+	// unpark is for how long a parked key may be folded anew.
+	unpark time.Duration
+	// inBatch is how many events of a key may be folded anew for a batch, all of whose keys wait for it. One that has more is parked:
+	// to be unparked it is folded beside the batches.
+	inBatch int
+	// sampled is about how many events the keys may have together that are compared before readers are sent to a build, and a tenth
+	// of it how many each: those with longer histories are not compared.
+	sampled int
+}
+
+var defaultLimits = limits{unpark: 10 * time.Minute, inBatch: 100_000, sampled: 200_000}
+
 // Consumer runs models, together with the other consumers of the same models, in whatever process.
 type Consumer struct {
 	pool       *pgxpool.Pool
@@ -73,6 +87,7 @@ type Consumer struct {
 	finishing  chan struct{} // wakes the one that finishes builds
 	logger     *slog.Logger
 	metrics    *Metrics
+	limits     limits
 
 	// aside: all partitions were left to others. For round.
 	aside bool
@@ -92,7 +107,7 @@ func New(pool *pgxpool.Pool, log Log, name string, categories []string, models [
 	c := &Consumer{
 		pool: pool, log: log, models: models, categories: slices.Clone(categories), feed: newFeed(log, categories), member: uuid.New(),
 		changed: make(chan struct{}, 1), rounds: make(chan struct{}, 1), finishing: make(chan struct{}, 1),
-		logger: logger.With("consumer", name), metrics: m,
+		logger: logger.With("consumer", name), metrics: m, limits: defaultLimits,
 		runners: map[string]*runner{}, shares: map[string]int{},
 	}
 	c.notify = newNotifier(pool, c.logger)

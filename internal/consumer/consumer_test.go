@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/purserhq/purser/internal/consumer"
 	"github.com/purserhq/purser/internal/eventlog"
@@ -127,6 +128,36 @@ func TestAGapThatCantBeRefoldedParksItsKey(t *testing.T) {
 	if parked, want := query[parkedKey](w, "SELECT key, position FROM consumer.parked"), []parkedKey{{"k", int64(gap)}}; !slices.Equal(parked, want) {
 		t.Errorf("parked %v, want %v", parked, want)
 	}
+}
+
+// Nor does one with so many events that the others would wait long for it: to unpark it, it is folded beside them.
+func TestAGapInALongHistoryParksItsKey(t *testing.T) {
+	w := newWorld(t)
+	w.accounts.Evolve = func(r *account, e consumer.Event) { r.Total += e.Message.(*wrapperspb.Int64Value).GetValue() }
+	model := w.accounts.Model(w.brackets)
+	_, stop := w.run(model)
+	w.await("accounts", "", w.log.appendMany("a-k", 1000, 1))
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.pool.Exec(t.Context(), "UPDATE "+w.table(w.accounts)+` SET _revisions = '{}'`); err != nil {
+		t.Fatal(err)
+	}
+	c := w.consumer(model)
+	c.SetLimits(time.Minute, 1000, 1000)
+	w.start(c)
+	gap := w.log.append("a-k", 1)
+	w.await("accounts", "other", w.log.append("a-other", 1))
+	if parked, want := query[parkedKey](w, "SELECT key, position FROM consumer.parked"), []parkedKey{{"k", int64(gap)}}; !slices.Equal(parked, want) {
+		t.Errorf("parked %v, want %v", parked, want)
+	}
+	if _, err := w.unpark(c, "accounts", "k"); err != nil {
+		t.Error(err)
+	}
+	if got := w.account("k"); got.Total != 1001 {
+		t.Errorf("%+v", got)
+	}
+	w.audited(0)
 }
 
 func TestAReportThatIsAddedLaterIsFilled(t *testing.T) {

@@ -236,14 +236,16 @@ func (f *folding[R]) foldKey(ctx context.Context, b *batch, key string, k *kept[
 		case e.Revision <= last:
 			continue
 		case e.Revision > last+1:
-			healed, err := f.refold(ctx, b.log, key, b.end)
+			r := f.refolding(newHistory(awake{b.log, b.tx}, f.fold.Categories, key))
+			r.most = b.limits.inBatch
+			err := r.fold(ctx, b.end)
 			switch {
-			case errors.Is(err, errPoison):
+			case errors.Is(err, errPoison), errors.Is(err, errTooLong):
 				cause = err
 			case err != nil:
 				return nil, false, nil, err
 			default:
-				k = healed
+				k = r.is
 			}
 		case e.err != nil:
 			cause = e.err

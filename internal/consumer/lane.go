@@ -49,6 +49,7 @@ type lane struct {
 	parked   map[string]time.Time // by key, since when
 	pending  []*item              // delivered, and not applied yet
 	begun    time.Time            // the last batch
+	attempt  *attempt             // to unpark a key
 }
 
 func newLane(r *runner, ps parts) *lane {
@@ -144,6 +145,7 @@ func (l *lane) rest(ctx context.Context) error {
 
 // work brings the partitions level with the log, and follows it, until something fails or none is left.
 func (l *lane) work(ctx context.Context) error {
+	defer l.abandon()
 	if err := l.load(ctx); err != nil {
 		return err
 	}
@@ -357,17 +359,6 @@ func (l *lane) obey(ctx context.Context) error {
 	}
 	if o.paused {
 		return errPaused
-	}
-	return nil
-}
-
-// grant tries those parked keys again of which an operator wants it.
-func (l *lane) grant(ctx context.Context) error {
-	for _, w := range l.r.wishesOf(l) {
-		if err := l.unpark(ctx, w); err != nil {
-			return err
-		}
-		l.r.granted(w)
 	}
 	return nil
 }

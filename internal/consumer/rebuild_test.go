@@ -204,6 +204,30 @@ func TestABuildThatDiffersIsNotSwitchedTo(t *testing.T) {
 	}
 }
 
+// The sample ends where it has had many events, so that long histories keep readers from no build.
+func TestASampleOfABuildHasABoundedNumberOfEvents(t *testing.T) {
+	w := newWorld(t)
+	counted := newSlowLog(w.log, "")
+	close(counted.free)
+	c := w.consumerOn(w.pool, counted, w.models()...)
+	c.SetLimits(time.Minute, 1000, 1000)
+	w.start(c)
+	for i := range 100 { // so few that all are in the sample
+		w.log.appendMany(fmt.Sprintf("a-k%d", i), 30, 1)
+	}
+	w.log.appendMany("a-long", 101, 1)
+	w.settled()
+	for _, model := range []string{"accounts", "entries"} {
+		before := counted.read.Load()
+		if _, last, err := w.rebuild(c, model, false); err != nil || last.Build != model+"_v1_b2" {
+			t.Errorf("%s: %+v, %v", model, last, err)
+		}
+		if n := counted.read.Load() - before; n < 900 || n > 1700 { // some are asked at once
+			t.Errorf("%s: %d events were read", model, n)
+		}
+	}
+}
+
 // Who follows a rebuild is told when the model is paused meanwhile; it goes on when it is resumed.
 func TestARebuildThatIsPausedSaysSo(t *testing.T) {
 	w := newWorld(t)

@@ -1,12 +1,10 @@
 package consumer
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -21,82 +19,68 @@ func poisonous(e decoded, cause error) error {
 	return fmt.Errorf("%w: %s@%d: %w", errPoison, e.Stream, e.Revision, cause)
 }
 
-// history is the events of a key up to a position, in the order of the log. Where one of its streams was deleted for good, what
-// they add up to can't be told any more.
-func history(ctx context.Context, log History, categories []string, key string, upTo eventlog.Position) ([]decoded, error) {
-	var events []decoded
-	for _, category := range categories {
-		stream := eventlog.StreamName(category, key)
-		recorded, err := log.Read(ctx, stream, 0, 0)
-		if errors.Is(err, eventlog.ErrDeleted) {
-			return nil, fmt.Errorf("%w: %s: %w", errPoison, stream, err)
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range recorded {
-			if r.Position > upTo {
-				break
-			}
-			d, _, err := decode(log, r)
-			if err != nil {
-				return nil, err
-			}
-			events = append(events, d)
-		}
-	}
-	slices.SortFunc(events, func(a, b decoded) int { return cmp.Compare(a.Position, b.Position) })
-	return events, nil
+// refolding is a key whose events are folded anew from the first one on: the one way to heal what is stored of it, whatever
+// happened to it.
+type refolding interface {
+	// fold goes on up to a position. It fails with errPoison where the events can't be applied.
+	fold(ctx context.Context, upTo eventlog.Position) error
+	// write writes what the events add up to, whatever is stored, and what is derived from it.
+	write(ctx context.Context, b *batch) error
 }
 
-// refold folds a key from its first event up to a position: the one way to heal a row, whatever happened to it.
-func (f *folding[R]) refold(ctx context.Context, log History, key string, upTo eventlog.Position) (*kept[R], error) {
-	events, err := history(ctx, log, f.fold.Categories, key, upTo)
-	if err != nil {
-		return nil, err
-	}
-	k := f.empty(key)
-	for _, e := range events {
-		err := e.err
-		if err == nil {
-			err = f.evolve(k, e)
-		}
-		if err != nil {
-			return nil, poisonous(e, err)
-		}
-	}
-	return k, nil
+// rowRefolding makes the row of a fold.
+type rowRefolding[R any] struct {
+	*history
+	f  *folding[R]
+	is *kept[R]
 }
 
-// restore writes the row that a key's events add up to, whatever is stored, and what is derived from it.
-func (f *folding[R]) restore(ctx context.Context, b *batch, key string) error {
-	rows, err := f.fetch(ctx, b.tx, []string{key})
+func (f *folding[R]) refolding(h *history) *rowRefolding[R] {
+	return &rowRefolding[R]{h, f, f.empty(h.key)}
+}
+
+func (f *folding[R]) anew(h *history) refolding { return f.refolding(h) }
+
+func (r *rowRefolding[R]) fold(ctx context.Context, upTo eventlog.Position) error {
+	for e, err := range r.upTo(ctx, upTo) {
+		if err != nil {
+			return err
+		}
+		if err = e.err; err == nil {
+			err = r.f.evolve(r.is, e)
+		}
+		if err != nil {
+			return poisonous(e, err)
+		}
+	}
+	return nil
+}
+
+func (r *rowRefolding[R]) write(ctx context.Context, b *batch) error {
+	f := r.f
+	rows, err := f.fetch(ctx, b.tx, []string{r.key})
 	if err != nil {
 		return err
 	}
-	was, stored := rows[key]
-	is, err := f.refold(ctx, b.log, key, b.end)
-	if err != nil {
-		return err
-	}
+	was, stored := rows[r.key]
 	differences, err := f.derive(func(d difference[R]) error {
 		if stored {
-			if err := d.before(key, was.row); err != nil {
+			if err := d.before(r.key, was.row); err != nil {
 				return err
 			}
 		}
-		if len(is.revisions) == 0 {
+		if len(r.is.revisions) == 0 {
 			return nil
 		}
-		return d.after(key, is.row)
+		return d.after(r.key, r.is.row)
 	})
 	if err != nil {
 		return fmt.Errorf("%w: what is derived from its row: %w", errPoison, err)
 	}
-	if len(is.revisions) == 0 { // nothing that this build knows of
-		b.writes.Queue(f.table.deletion(""), []string{key})
+	if len(r.is.revisions) == 0 { // nothing that this build knows of
+		b.writes.Queue(f.table.deletion(""), []string{r.key})
 	} else {
-		values, err := f.values(is)
+		values, err := f.values(r.is)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errPoison, err)
 		}
@@ -108,34 +92,40 @@ func (f *folding[R]) restore(ctx context.Context, b *batch, key string) error {
 	return nil
 }
 
-// restore writes the rows that a key's events call for, and no others of that key.
-func (j *journaling[J]) restore(ctx context.Context, b *batch, key string) error {
-	rows, err := j.rederive(ctx, b.log, key, b.end)
-	if err != nil {
-		return err
-	}
-	b.writes.Queue(fmt.Sprintf("DELETE FROM %s WHERE %s = $1", j.table.name, pgx.Identifier{j.key.name}.Sanitize()), key)
-	if len(rows) > 0 {
-		b.writes.Queue(j.table.upsert(""), arrays(j.table.all(), rows)...)
+// entriesRefolding makes the rows of a journal.
+type entriesRefolding[J any] struct {
+	*history
+	j    *journaling[J]
+	rows [][]any
+}
+
+func (j *journaling[J]) refolding(h *history) *entriesRefolding[J] {
+	return &entriesRefolding[J]{history: h, j: j}
+}
+
+func (j *journaling[J]) anew(h *history) refolding { return j.refolding(h) }
+
+func (r *entriesRefolding[J]) fold(ctx context.Context, upTo eventlog.Position) error {
+	for e, err := range r.upTo(ctx, upTo) {
+		if err != nil {
+			return err
+		}
+		rows, err := r.j.rows(e)
+		if err != nil {
+			return poisonous(e, err)
+		}
+		r.rows = append(r.rows, rows...)
 	}
 	return nil
 }
 
-// rederive is the rows that a key's events up to a position call for.
-func (j *journaling[J]) rederive(ctx context.Context, log History, key string, upTo eventlog.Position) ([][]any, error) {
-	events, err := history(ctx, log, j.journal.Categories, key, upTo)
-	if err != nil {
-		return nil, err
+func (r *entriesRefolding[J]) write(_ context.Context, b *batch) error {
+	t := r.j.table
+	b.writes.Queue(fmt.Sprintf("DELETE FROM %s WHERE %s = $1", t.name, pgx.Identifier{r.j.key.name}.Sanitize()), r.key)
+	if len(r.rows) > 0 {
+		b.writes.Queue(t.upsert(""), arrays(t.all(), r.rows)...)
 	}
-	var all [][]any
-	for _, e := range events {
-		rows, err := j.rows(e)
-		if err != nil {
-			return nil, poisonous(e, err)
-		}
-		all = append(all, rows...)
-	}
-	return all, nil
+	return nil
 }
 
 // rows are what an event calls for. Each is to be found by the key of the event.

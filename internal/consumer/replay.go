@@ -17,13 +17,12 @@ var ErrPoison = errPoison
 // At folds the row of a key as it was when the log had come to a position, by the same function that heals it. It fails
 // with [ErrPoison], or as the log does.
 func (f *Fold[R]) At(ctx context.Context, log History, key string, position eventlog.Position) (R, error) {
-	shape := f.in("")
-	k, err := shape.refold(ctx, log, key, position)
-	if err != nil {
+	r := f.in("").refolding(newHistory(log, f.Categories, key))
+	if err := r.fold(ctx, position); err != nil {
 		var none R
 		return none, err
 	}
-	return k.row, nil
+	return r.is.row, nil
 }
 
 // Replay lets one look at a fold, or at what is derived from one, event by event. It folds in memory, by the functions

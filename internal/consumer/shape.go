@@ -31,9 +31,8 @@ type shape interface {
 	apply(ctx context.Context, b *batch) error
 	// backfill fills a partition of a derived table, by its name, from the rows that are there.
 	backfill(ctx context.Context, tx pgx.Tx, name string, partition int) error
-	// restore writes what a key's events up to the end of a batch add up to, whatever is stored of it. It fails with
-	// errPoison where they can't be applied.
-	restore(ctx context.Context, b *batch, key string) error
+	// anew begins to fold a key anew.
+	anew(h *history) refolding
 	// auditor compares what is stored with what the log adds up to.
 	auditor(a *audit) auditor
 }
@@ -58,6 +57,7 @@ func derivedName(name string, version int) string { return fmt.Sprintf("%s_v%d",
 type batch struct {
 	tx     pgx.Tx
 	log    Log
+	limits limits
 	events []decoded
 	// unknown are the types of the events that this build does not know: all it makes of them is a note that they were there.
 	unknown []string

@@ -15,11 +15,11 @@ import (
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
 
-// Unpark has the owner of a model try a parked key again: fold it from its first event up to the checkpoint, write the row
-// and what is derived from it, and unpark it, all in one transaction. It does so in every build of the model, also those that
-// readers may be sent to later, and returns once that is decided, whoever the owner is. A key that is parked in
-// none is PARKED_KEY_NOT_FOUND. Where the key still can't be applied it stays parked, and the fault is KEY_STILL_POISONED with
-// the cause. Where ctx ends before an owner has tried, the order stands, and the fault is PROJECTION_STOPPED.
+// Unpark has the owner of a model try a parked key again: fold it from its first event up to the checkpoint, and then write the
+// row and what is derived from it, and unpark it, in one transaction. It does so in every build of the model, also those that
+// readers may be sent to later, and returns once that is decided, whoever the owner is. A key that is parked in none is
+// PARKED_KEY_NOT_FOUND. Where the key still can't be applied it stays parked, and the fault is KEY_STILL_POISONED with the cause,
+// also where that takes too long. Where ctx ends before an owner has tried, the order stands, and the fault is PROJECTION_STOPPED.
 func (c *Consumer) Unpark(ctx context.Context, model, key string) error {
 	m, err := c.model(model)
 	if err != nil {
@@ -88,7 +88,7 @@ func (c *Consumer) awaitUnparked(ctx context.Context, m Model, key string, o unp
 		select {
 		case <-ctx.Done():
 			return fault.Down(typev1.ErrorReason_ERROR_REASON_PROJECTION_STOPPED,
-				fmt.Sprintf("nobody who runs projection %q has tried %q yet; it will be tried", m.name, key), ctx.Err())
+				fmt.Sprintf("nobody who runs projection %q has come to an end with %q yet; the order stands", m.name, key), ctx.Err())
 		case <-time.After(lastLook):
 		}
 	}
@@ -129,42 +129,120 @@ type wish struct {
 	Attempt uuid.UUID
 }
 
-// unpark carries out an order: between two batches, so that the key misses no event and has none twice.
-func (l *lane) unpark(ctx context.Context, w wish) error {
+// shortAttempt is for how long a lane waits for a parked key to be folded before it goes on with others: most are by then.
+const shortAttempt = 100 * time.Millisecond
+
+// errOverdue ends an attempt.
+var errOverdue = errors.New("its events can't be read in time, so the order is withdrawn: give it again when the event store has less to do, or rebuild the model")
+
+// attempt is a parked key that is folded anew beside its lane, which has other keys to see to.
+type attempt struct {
+	wish
+	refolding
+	stop context.CancelFunc
+	over chan struct{}
+	err  error // once it is over
+}
+
+// begin begins an attempt, which lasts as long as the lane's work at most.
+func (l *lane) begin(ctx context.Context, w wish) {
+	ctx, cancel := context.WithTimeoutCause(context.WithoutCancel(ctx), l.r.c.limits.unpark, errOverdue)
+	a := &attempt{
+		wish: w, refolding: l.r.shape.anew(newHistory(l.r.c.log, l.r.model.categories, w.Key)),
+		stop: cancel, over: make(chan struct{}),
+	}
+	l.attempt = a
+	upTo := l.position
+	go func() {
+		defer close(a.over)
+		if a.err = a.fold(ctx, upTo); a.err != nil && errors.Is(context.Cause(ctx), errOverdue) {
+			a.err = fmt.Errorf("%w (after %s: %w)", errOverdue, l.r.c.limits.unpark, a.err)
+		}
+	}()
+	select {
+	case <-a.over:
+	case <-time.After(shortAttempt):
+	}
+}
+
+// abandon ends the attempt, if there is one, without having decided on the order.
+func (l *lane) abandon() {
+	if l.attempt != nil {
+		l.attempt.stop()
+		<-l.attempt.over
+		l.attempt = nil
+	}
+}
+
+// grant tries those parked keys again of which an operator wants it, one after the other.
+func (l *lane) grant(ctx context.Context) error {
+	wishes := l.r.wishesOf(l)
+	if l.attempt != nil && !slices.Contains(wishes, l.attempt.wish) {
+		l.abandon()
+	}
+	for _, w := range wishes {
+		if l.attempt == nil {
+			l.begin(ctx, w)
+		}
+		if l.attempt.wish != w {
+			continue
+		}
+		select {
+		case <-l.attempt.over:
+		default:
+			return nil
+		}
+		if err := l.unpark(ctx, l.attempt); err != nil {
+			return err
+		}
+		l.abandon()
+		l.r.granted(w)
+	}
+	return nil
+}
+
+// unpark decides on an order: between two batches, so that the key misses no event and has none twice.
+func (l *lane) unpark(ctx context.Context, a *attempt) error {
 	ctx, cancel := context.WithTimeout(ctx, batchTimeout)
 	defer cancel()
-	err := l.tryParked(ctx, w)
+	err := a.err
+	if err == nil {
+		err = a.fold(ctx, l.position) // what has come meanwhile
+	}
+	if err == nil {
+		err = l.restore(ctx, a)
+	}
 	if !hopeless(err) {
 		if err != nil {
-			return fmt.Errorf("unpark %s: %w", w.Key, err)
+			return fmt.Errorf("unpark %s: %w", a.Key, err)
 		}
-		delete(l.parked, w.Key)
+		delete(l.parked, a.Key)
 		l.showParked()
 		l.r.c.tell()
-		l.r.c.notify.changed(l.r.model.rows(), w.Key)
-		l.logger().Info("a key is unparked", "key", w.Key)
+		l.r.c.notify.changed(l.r.model.rows(), a.Key)
+		l.logger().Info("a key is unparked", "key", a.Key)
 		return nil
 	}
-	l.logger().Warn("a key can't be unparked", "key", w.Key, "cause", err)
+	l.logger().Warn("a key can't be unparked", "key", a.Key, "cause", err)
 	_, err = l.r.c.pool.Exec(ctx, `UPDATE consumer.parked SET wanted = NULL, cause = $4 WHERE build = $1 AND key = $2 AND wanted = $3
 		AND EXISTS (SELECT FROM consumer.checkpoints WHERE build = $1 AND owner = ANY ($5))`,
-		l.r.name, w.Key, w.Attempt, storable(err.Error()), l.parts.owners())
+		l.r.name, a.Key, a.Attempt, storable(err.Error()), l.parts.owners())
 	return err
 }
 
-// tryParked restores a parked key up to the checkpoint. Its transaction is synced, unlike those of batches: the operator is
+// restore writes a parked key as it is up to the checkpoint. Its transaction is synced, unlike those of batches: the operator is
 // told that it is done.
-func (l *lane) tryParked(ctx context.Context, w wish) error {
+func (l *lane) restore(ctx context.Context, a *attempt) error {
 	moved := false
 	return pgx.BeginTxFunc(ctx, l.r.c.pool, brief, func(tx pgx.Tx) error {
 		b := &batch{tx: tx, log: l.r.c.log, end: l.position, writes: &pgx.Batch{}}
-		if err := l.r.shape.restore(ctx, b, w.Key); err != nil {
+		if err := a.write(ctx, b); err != nil {
 			return err
 		}
-		b.writes.Queue(`DELETE FROM consumer.parked WHERE build = $1 AND key = $2`, l.r.name, w.Key)
+		b.writes.Queue(`DELETE FROM consumer.parked WHERE build = $1 AND key = $2`, l.r.name, a.Key)
 		var fence parts
 		for _, p := range l.parts {
-			if p.number == partitionOf(w.Key) {
+			if p.number == partitionOf(a.Key) {
 				fence = parts{p}
 			}
 		}
@@ -179,7 +257,7 @@ func (l *lane) tryParked(ctx context.Context, w wish) error {
 	})
 }
 
-// hopeless tells whether to try a key again would fail in the same way, until something other than time has changed.
+// hopeless tells whether to go on trying a key would be in vain: it is for the operator to say when to try again.
 func hopeless(err error) bool {
-	return errors.Is(err, errPoison) || errors.Is(err, eventlog.ErrNewerVersion) || refused(err)
+	return errors.Is(err, errPoison) || errors.Is(err, errOverdue) || errors.Is(err, eventlog.ErrNewerVersion) || refused(err)
 }

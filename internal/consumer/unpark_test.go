@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/purserhq/purser/internal/consumer"
+	"github.com/purserhq/purser/internal/eventlog"
 	"github.com/purserhq/purser/internal/fault"
 	typev1 "github.com/purserhq/purser/proto/purser/type/v1"
 )
@@ -228,6 +230,124 @@ func TestAZombieCantUnpark(t *testing.T) {
 	}
 	if got := w.account("k"); got.Total != -1 {
 		t.Errorf("%+v", got)
+	}
+	w.audited(0)
+}
+
+// slowLog is a log whose streams of one key can't be read until they are let go. It sees to it that all are read page by page.
+type slowLog struct {
+	*numberLog
+	key  string
+	free chan struct{}
+	read atomic.Int64 // events
+}
+
+func newSlowLog(log *numberLog, key string) *slowLog {
+	return &slowLog{numberLog: log, key: key, free: make(chan struct{})}
+}
+
+func (l *slowLog) Read(ctx context.Context, stream string, from eventlog.Revision, most int) ([]eventlog.Recorded, error) {
+	if most < 1 || most > 1000 {
+		l.t.Errorf("%d events of %s are read at once", most, stream)
+	}
+	if _, key, _ := eventlog.SplitStream(stream); key == l.key {
+		select {
+		case <-l.free:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	page, err := l.numberLog.Read(ctx, stream, from, most)
+	l.read.Add(int64(len(page)))
+	return page, err
+}
+
+// appendMany appends so many numbers to a stream that has none.
+func (l *numberLog) appendMany(stream string, n int, number int64) eventlog.Position {
+	l.t.Helper()
+	events := make([]eventlog.NewEvent, n)
+	for i := range events {
+		events[i] = eventlog.NewEvent{ID: uuid.New(), Message: wrapperspb.Int64(number), Meta: eventlog.Metadata{OccurredAt: time.Unix(1, 0)}}
+	}
+	a, err := l.Append(context.Background(), stream, eventlog.NoStream, events)
+	if err != nil {
+		l.t.Error(err)
+	}
+	return a.Position
+}
+
+// parkedLong parks the key hot, which has a history of some pages in two streams, and cures the models.
+func (w *world) parkedLong() {
+	w.t.Helper()
+	_, stop := w.run(w.models()...)
+	w.log.append("a-hot", -1)
+	w.log.appendMany("b-hot", 2500, 1)
+	for n := range int64(10) {
+		w.log.append("a-hot", n)
+	}
+	w.settled()
+	if err := stop(); err != nil {
+		w.t.Fatal(err)
+	}
+	w.cure()
+}
+
+// A key with a long history is read beside the others, which go on, and what comes meanwhile is not missing.
+func TestAKeyWithALongHistoryIsUnparkedBesideTheOthers(t *testing.T) {
+	w := newWorld(t)
+	w.parkedLong()
+	slow := newSlowLog(w.log, "hot")
+	c, _ := w.runOn(w.pool, slow, w.models()...)
+	w.settled()
+	answered := make(chan error, 1)
+	go func() { _, err := w.unpark(c, "accounts", "hot"); answered <- err }()
+	w.eventually(func() bool {
+		var wanted bool
+		err := w.pool.QueryRow(t.Context(), "SELECT wanted IS NOT NULL FROM consumer.parked WHERE build = 'accounts_v1_b1'").Scan(&wanted)
+		return err == nil && wanted
+	})
+	for i := range 50 {
+		w.log.append("a-hot", 3)
+		w.log.append("b-hot", 4)
+		w.await("accounts", "", w.log.append(fmt.Sprintf("a-k%d", i%20), 1))
+	}
+	if got := w.account("hot"); got.Total != 0 {
+		t.Errorf("it is not read yet, and is %+v", got)
+	}
+	close(slow.free)
+	if err := <-answered; err != nil {
+		t.Fatal(err)
+	}
+	w.log.append("b-hot", 5)
+	w.settled()
+	var want []int64
+	for _, r := range w.log.Events() {
+		if _, key, _ := eventlog.SplitStream(r.Stream); key == "hot" {
+			want = append(want, w.log.number(r))
+		}
+	}
+	if got := w.account("hot"); !slices.Equal(got.Seen, want) {
+		t.Errorf("%d events in another order than the log has its %d", len(got.Seen), len(want))
+	}
+	w.audited(0)
+}
+
+func TestAnOrderToUnparkThatTakesTooLongIsWithdrawn(t *testing.T) {
+	w := newWorld(t)
+	w.parkedLong()
+	slow := newSlowLog(w.log, "hot")
+	c := w.consumerOn(w.pool, slow, w.models()...)
+	c.SetLimits(200*time.Millisecond, 1000, 1000)
+	w.start(c)
+	if _, err := w.unpark(c, "accounts", "hot"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED) || !strings.Contains(err.Error(), "the order is withdrawn") {
+		t.Errorf("got %v", err)
+	}
+	w.log.append("a-k", 1)
+	w.settled()
+	w.audited(1)
+	close(slow.free)
+	if _, err := w.unpark(c, "accounts", "hot"); err != nil {
+		t.Errorf("another order: %v", err)
 	}
 	w.audited(0)
 }

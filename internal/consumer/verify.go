@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -35,7 +36,7 @@ func (c *Consumer) verify(ctx context.Context, m Model, name string) (difference
 	if _, err := tx.Exec(ctx, readWhole); err != nil {
 		return nil, err
 	}
-	a := &audit{tx: tx, log: c.log, model: m, build: name, found: func(d Difference) { differences = append(differences, d) }}
+	a := &audit{tx: tx, log: c.log, model: m, build: name, limits: c.limits, found: func(d Difference) { differences = append(differences, d) }}
 	if err := a.beginBuild(ctx); err != nil {
 		return nil, err
 	}
@@ -43,35 +44,60 @@ func (c *Consumer) verify(ctx context.Context, m Model, name string) (difference
 	if err != nil {
 		return nil, fmt.Errorf("choose a sample: %w", err)
 	}
-	if err := a.auditor.auditSample(ctx, keys, rand.N(partitions)); err != nil {
+	compared, err := a.auditor.auditSample(ctx, keys, rand.N(partitions))
+	if err != nil {
 		return nil, err
 	}
 	if err := a.differParked(ctx); err != nil {
 		return nil, err
 	}
-	c.logger.Info("a build is compared with the log", "build", name, "keys", len(keys), "differences", len(differences))
+	c.logger.Info("a build is compared with the log", "build", name, "keys", compared, "differences", len(differences))
 	return differences, nil
 }
 
-// ofEach asks the log for what some keys add up to, for several at once. Those that can't be told are left out.
-func ofEach[T any](ctx context.Context, keys []string, ask func(ctx context.Context, key string) (T, error)) (map[string]T, error) {
-	all := make(map[string]T, len(keys))
+// foldSample folds keys anew, several at once, until they have had as many events as they may, and reports those that can't be
+// folded. It returns those that were.
+func foldSample[T refolding](ctx context.Context, a *audit, keys []string, begin func(*history) T) (map[string]T, error) {
+	folded := make(map[string]T, len(keys))
+	var bad []string
 	var mu sync.Mutex
+	read := 0
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(askedAtOnce)
-	for _, key := range keys {
+	for _, i := range rand.Perm(len(keys)) {
+		key := keys[i]
 		g.Go(func() error {
-			t, err := ask(ctx, key)
-			if errors.Is(err, errPoison) {
+			mu.Lock()
+			enough := read >= a.limits.sampled
+			mu.Unlock()
+			if enough {
 				return nil
 			}
+			h := newHistory(a.log, a.model.categories, key)
+			h.most = a.limits.sampled / 10
+			t := begin(h)
+			err := t.fold(ctx, a.upTo(key))
 			mu.Lock()
 			defer mu.Unlock()
-			all[key] = t
+			read += h.read
+			switch {
+			case errors.Is(err, errTooLong):
+				return nil
+			case errors.Is(err, errPoison):
+				bad = append(bad, key)
+				return nil
+			}
+			folded[key] = t
 			return err
 		})
 	}
-	return all, g.Wait()
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for _, key := range bad {
+		a.unfoldable(key, a.upTo(key))
+	}
+	return folded, nil
 }
 
 // sample chooses keys at random: of the build, and of the live one, which may have some that are missing here.
@@ -116,31 +142,25 @@ func (a *audit) differParked(ctx context.Context) error {
 	return err
 }
 
-func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partition int) error {
-	rows, err := ofEach(ctx, keys, func(ctx context.Context, key string) (*kept[R], error) {
-		return a.f.refold(ctx, a.log, key, a.upTo(key))
-	})
+func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partition int) (compared int, err error) {
+	sample, err := foldSample(ctx, a.audit, keys, a.f.refolding)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var folded, none []string // none: keys of the live build that this one need not have
-	for _, key := range keys {
-		k, ok := rows[key]
-		switch {
-		case !ok:
-			a.unfoldable(key, a.upTo(key))
-		case len(k.revisions) == 0:
+	for key, r := range sample {
+		if len(r.is.revisions) == 0 {
 			none = append(none, key)
-		default:
-			a.rows[key], folded = k, append(folded, key)
+		} else {
+			a.rows[key], folded = r.is, append(folded, key)
 		}
 	}
 	if err := a.compareRows(ctx, folded); err != nil {
-		return err
+		return 0, err
 	}
 	differ, err := a.f.table.compare(ctx, a.tx, nil, a.f.table.ofKeys(), none)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	a.differ(a.relation(), differ)
 	for _, d := range a.f.derived {
@@ -148,36 +168,30 @@ func (a *foldAuditor[R]) auditSample(ctx context.Context, keys []string, partiti
 		if err := a.f.scan(ctx, a.tx, fmt.Sprintf(" WHERE %s = $1", partitionColumn), func(key string, k *kept[R]) error {
 			return all.after(key, k.row)
 		}, partition); err != nil {
-			return err
+			return 0, err
 		}
 		r := d.relation()
 		differ, err := r.table.compare(ctx, a.tx, all.wanted(), fmt.Sprintf("WHERE %s = $1", partitionColumn), partition)
 		if err != nil {
-			return err
+			return 0, err
 		}
 		a.differ(r, differ)
 	}
-	return nil
+	return len(sample), nil
 }
 
-func (a *journalAuditor[J]) auditSample(ctx context.Context, keys []string, _ int) error {
-	r := a.j.relations()[0]
-	rows, err := ofEach(ctx, keys, func(ctx context.Context, key string) ([][]any, error) {
-		return a.j.rederive(ctx, a.log, key, a.upTo(key))
-	})
+func (a *journalAuditor[J]) auditSample(ctx context.Context, keys []string, _ int) (compared int, err error) {
+	sample, err := foldSample(ctx, a.audit, keys, a.j.refolding)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	for _, key := range keys {
-		if _, ok := rows[key]; !ok {
-			a.unfoldable(key, a.upTo(key))
-			continue
-		}
-		differ, err := r.table.compare(ctx, a.tx, rows[key], r.table.ofKeys(), []string{key})
+	r := a.j.relations()[0]
+	for _, key := range slices.Sorted(maps.Keys(sample)) {
+		differ, err := r.table.compare(ctx, a.tx, sample[key].rows, r.table.ofKeys(), []string{key})
 		if err != nil {
-			return err
+			return 0, err
 		}
 		a.differ(r, differ)
 	}
-	return nil
+	return len(sample), nil
 }

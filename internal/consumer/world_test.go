@@ -137,12 +137,17 @@ func (w *world) run(models ...consumer.Model) (*consumer.Consumer, func() error)
 func (w *world) runOn(pool *pgxpool.Pool, log consumer.Log, models ...consumer.Model) (*consumer.Consumer, func() error) {
 	w.t.Helper()
 	c := w.consumerOn(pool, log, models...)
+	return c, w.start(c)
+}
+
+// start runs a consumer as run does.
+func (w *world) start(c *consumer.Consumer) (stop func() error) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	done := make(chan error, 1)
 	go func() { done <- c.Run(ctx) }()
-	stop := sync.OnceValue(func() error { cancel(); return <-done })
+	stop = sync.OnceValue(func() error { cancel(); return <-done })
 	w.t.Cleanup(func() { _ = stop() })
-	return c, stop
+	return stop
 }
 
 // place is where something lies in the live build.
