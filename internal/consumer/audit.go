@@ -114,7 +114,7 @@ func walkAll(ctx context.Context, log Walkable, audits []*audit, passed func(eve
 			return nil
 		}
 		passed(r.Position)
-		category, key, ok := eventlog.SplitStream(r.Stream)
+		category, key, ok := keyOf(r.Stream)
 		if !ok {
 			continue
 		}

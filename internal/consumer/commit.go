@@ -81,6 +81,9 @@ func (l *lane) batchTimeout() time.Duration {
 
 // add adds an event to a batch, if the model reads it.
 func (l *lane) add(b *batch, i *item) error {
+	if i.partition < 0 && l.r.model.reads(i.category) {
+		b.unkeyed++
+	}
 	if i.partition < 0 || !l.has(i.partition) {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -251,6 +252,35 @@ func TestAValueThatCantBeStoredParksItsKeyOnly(t *testing.T) {
 type parkedKey struct {
 	Key      string `db:"key"`
 	Position int64  `db:"position"`
+}
+
+// What Postgres could not keep as a key, not even as that of a parked one, is passed over, and holds up nobody.
+func TestStreamsWhoseIdsPostgresCantKeepArePassedOver(t *testing.T) {
+	w := newWorld(t)
+	long := make([]byte, 3500) // of nothing that could be compressed
+	for i := range long {
+		long[i] = "0123456789abcdef"[rand.N(16)]
+	}
+	unfit := []string{"a-x\x00", "a-\xff", "a-" + string(long), "a-" + string(long[:513])}
+	w.log.append(unfit[0], 1)
+	c, _ := w.run(w.models()...)
+	for _, stream := range unfit {
+		w.log.append(stream, 1)
+	}
+	w.log.append("a-"+string(long[:512]), 1)
+	w.settled()
+	if rows := query[account](w, "SELECT "+consumer.Columns[account]()+" FROM "+w.table(w.accounts)); len(rows) != 1 || len(rows[0].ID) != 512 {
+		t.Errorf("rows %+v", rows)
+	}
+	for _, model := range []string{"accounts", "entries"} {
+		if n := w.metric("purser_consumer_unkeyed_events_total", model); n < 5 {
+			t.Errorf("%s: %f events are counted", model, n)
+		}
+	}
+	w.audited(0)
+	if _, _, err := w.rebuild(c, "accounts", false); err != nil {
+		t.Error(err)
+	}
 }
 
 // Readiness and lag say what is known now, not what once was.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
+	"unicode/utf8"
 
 	"github.com/purserhq/purser/internal/eventlog"
 )
@@ -17,11 +19,21 @@ const (
 	deafTime = 2 * leaseTime
 )
 
+// maxKey bounds a key, in bytes. Those of our services have at most 64, and an index of Postgres takes no more than some 2,700.
+const maxKey = 512
+
+// keyOf is the category of a stream and the key of its events. Where Postgres could not keep the key there is none: it could not
+// even be parked.
+func keyOf(stream string) (category, key string, ok bool) {
+	category, key, ok = eventlog.SplitStream(stream)
+	return category, key, ok && len(key) <= maxKey && utf8.ValidString(key) && !strings.Contains(key, "\x00")
+}
+
 // item is what a subscription delivered, for all lanes of a process: its event is decoded once, when the first one wants it.
 type item struct {
 	eventlog.Delivery
 	category, key string
-	partition     int // -1: it is no event, or one of a stream without a key
+	partition     int // -1: it is no event, or one without a key
 
 	once    sync.Once
 	decoded decoded
@@ -33,7 +45,7 @@ func newItem(d eventlog.Delivery) *item {
 	i := &item{Delivery: d, partition: -1}
 	if d.Event != nil {
 		var ok bool
-		if i.category, i.key, ok = eventlog.SplitStream(d.Event.Stream); ok {
+		if i.category, i.key, ok = keyOf(d.Event.Stream); ok {
 			i.partition = partitionOf(i.key)
 		}
 	}
@@ -49,7 +61,7 @@ func (i *item) decode(log Decoder) (decoded, bool, error) {
 // decode reads an event. One of a type that this build does not know has no messages for its folds, and is only noted by
 // them; one of a newer version makes it wait for a newer build; any other that can't be read is poison, and so is carried on as such.
 func decode(log Decoder, r eventlog.Recorded) (d decoded, known bool, err error) {
-	category, key, ok := eventlog.SplitStream(r.Stream)
+	category, key, ok := keyOf(r.Stream)
 	if !ok {
 		return decoded{}, false, nil
 	}

@@ -14,6 +14,7 @@ type Metrics struct {
 	delay    *prometheus.HistogramVec
 	events   *prometheus.CounterVec
 	unknown  *prometheus.CounterVec
+	unkeyed  *prometheus.CounterVec
 	batches  *prometheus.HistogramVec
 	ages     *ageCollector
 	position *prometheus.GaugeVec
@@ -36,6 +37,9 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		unknown: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "purser_consumer_unknown_events_total", Help: "Events passed over because this build does not know their type.",
 		}, []string{"model", "event_type"}),
+		unkeyed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "purser_consumer_unkeyed_events_total", Help: "Events passed over because their stream's name has no key that can be stored.",
+		}, []string{"model"}),
 		batches: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "purser_consumer_batch_seconds", Help: "Time of one transaction, from its first statement to its commit.",
 			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 14),
@@ -53,7 +57,7 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 		position: prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "purser_consumer_position", Help: "Position of the log up to which everything is applied."}, []string{"model"}),
 		failures: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "purser_consumer_failures_total", Help: "Times that work was paused and begun again at the checkpoint."}, []string{"model"}),
 	}
-	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.batches, m.ages, m.position, m.failures)
+	reg.MustRegister(m.handling, m.delay, m.events, m.unknown, m.unkeyed, m.batches, m.ages, m.position, m.failures)
 	return m
 }
 
@@ -81,6 +85,7 @@ func (m *Metrics) committed(model string, b *batch) {
 	for _, eventType := range b.unknown {
 		m.unknown.WithLabelValues(model, m.foreign.label(eventType)).Inc()
 	}
+	m.unkeyed.WithLabelValues(model).Add(float64(b.unkeyed))
 	m.events.WithLabelValues(model).Add(float64(passed))
 	m.position.WithLabelValues(model).Set(float64(b.end))
 }

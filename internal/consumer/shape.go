@@ -61,6 +61,8 @@ type batch struct {
 	events []decoded
 	// unknown are the types of the events that this build does not know: all it makes of them is a note that they were there.
 	unknown []string
+	// unkeyed is how many events are passed over because they have no key.
+	unkeyed int
 	// end is the position up to which the batch goes.
 	end eventlog.Position
 	// last is the last event up to there.

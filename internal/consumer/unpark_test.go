@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/purserhq/purser/internal/consumer"
@@ -386,27 +385,12 @@ func TestAMetricShowsForHowLongKeysAreParked(t *testing.T) {
 	w.run(w.models()...)
 	w.log.append("a-k", -1)
 	w.settled()
-	gather := func(reg *prometheus.Registry, name string) float64 {
-		families, err := reg.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range families {
-			for _, m := range f.GetMetric() {
-				if f.GetName() == name && m.GetLabel()[0].GetValue() == "accounts" {
-					return m.GetGauge().GetValue()
-				}
-			}
-		}
-		t.Fatalf("there is no %s of accounts", name)
-		return 0
-	}
-	w.eventually(func() bool { return gather(w.reg, "purser_consumer_parked_keys") == 1 })
-	first := gather(w.reg, "purser_consumer_parked_oldest_seconds")
+	w.eventually(func() bool { return w.metric("purser_consumer_parked_keys", "accounts") == 1 })
+	first := w.metric("purser_consumer_parked_oldest_seconds", "accounts")
 	if first <= 0 || first > 20 {
 		t.Errorf("parked for %f seconds", first)
 	}
-	w.eventually(func() bool { return gather(w.reg, "purser_consumer_parked_oldest_seconds") > first })
+	w.eventually(func() bool { return w.metric("purser_consumer_parked_oldest_seconds", "accounts") > first })
 }
 
 // Also in one that readers are sent to later: only there it would stay parked, and be what keeps readers away.

@@ -150,6 +150,26 @@ func (w *world) start(c *consumer.Consumer) (stop func() error) {
 	return stop
 }
 
+// metric is what the consumer that was made last shows of a model: a gauge, a counter or the sum of a histogram, of all other
+// labels together. It is 0 where there is none.
+func (w *world) metric(name, model string) (value float64) {
+	w.t.Helper()
+	families, err := w.reg.Gather()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			for _, l := range m.GetLabel() {
+				if f.GetName() == name && l.GetName() == "model" && l.GetValue() == model {
+					value += m.GetGauge().GetValue() + m.GetCounter().GetValue() + m.GetHistogram().GetSampleSum()
+				}
+			}
+		}
+	}
+	return value
+}
+
 // place is where something lies in the live build.
 func (w *world) place(r consumer.Readable) consumer.Place {
 	w.t.Helper()
