@@ -254,6 +254,32 @@ type parkedKey struct {
 	Position int64  `db:"position"`
 }
 
+// What is before an event that can't be applied may turn out to be at fault as well, and then is not in the row either.
+func TestAKeyIsParkedAtTheFirstOfItsFaults(t *testing.T) {
+	w := newWorld(t)
+	contribute := w.brackets.Contribute
+	w.brackets.Contribute = func(r account) []bracket {
+		if r.Total == 13 {
+			panic("thirteen")
+		}
+		return contribute(r)
+	}
+	_, stop := w.run(w.models()...)
+	w.log.append("a-k", 1)
+	w.settled()
+	if err := stop(); err != nil {
+		t.Fatal(err)
+	}
+	first := w.log.append("a-k", 12)
+	w.log.append("a-k", -1)
+	w.run(w.models()...)
+	w.settled()
+	if parked, want := query[parkedKey](w, "SELECT key, position FROM consumer.parked"), []parkedKey{{"k", int64(first)}}; !slices.Equal(parked, want) {
+		t.Errorf("parked %v, want %v", parked, want)
+	}
+	w.audited(1)
+}
+
 // What Postgres could not keep as a key, not even as that of a parked one, is passed over, and holds up nobody.
 func TestStreamsWhoseIdsPostgresCantKeepArePassedOver(t *testing.T) {
 	w := newWorld(t)

@@ -91,9 +91,9 @@ type poison struct {
 	cause    string
 }
 
-// park notes that a key's events can't be applied from one on.
+// park notes that a key's events can't be applied from one on: the first one that has a fault, in whatever order they are found.
 func (b *batch) park(key string, at eventlog.Position, cause error) {
-	if _, ok := b.poisoned[key]; !ok {
+	if p, ok := b.poisoned[key]; !ok || at < p.position {
 		b.poisoned[key] = poison{at, cause.Error()}
 	}
 }
