@@ -393,6 +393,20 @@ func TestAMetricShowsForHowLongKeysAreParked(t *testing.T) {
 	w.eventually(func() bool { return w.metric("purser_consumer_parked_oldest_seconds", "accounts") > first })
 }
 
+func TestTheDelayIsThatOfEventsWhoseTimeIsKnown(t *testing.T) {
+	w := newWorld(t)
+	w.run(w.models()...)
+	w.log.append("a-k", time.Now().Unix()) // which is its time as well
+	bad := eventlog.Recorded{ID: uuid.New(), Type: "Number", Metadata: []byte(`{"schemaVersion":1}`), Data: []byte("no number")}
+	if _, err := w.log.AppendRecorded(t.Context(), "a-bad", eventlog.NoStream, []eventlog.Recorded{bad}); err != nil {
+		t.Fatal(err)
+	}
+	w.eventually(func() bool { return w.metric("purser_consumer_events_total", "accounts") == 2 })
+	if sum := w.metric("purser_consumer_delay_seconds", "accounts"); sum <= 0 || sum > 60 {
+		t.Errorf("the delays add up to %f seconds", sum)
+	}
+}
+
 // Also in one that readers are sent to later: only there it would stay parked, and be what keeps readers away.
 func TestAKeyIsUnparkedInEveryBuild(t *testing.T) {
 	w := newWorld(t)
