@@ -37,7 +37,7 @@ func (j *journaling[J]) relations() []relation {
 func (j *journaling[J]) apply(ctx context.Context, b *batch) error {
 	var written [][]any
 	for _, e := range b.events {
-		if _, parked := b.poisoned[e.key]; parked {
+		if _, parked := b.poisoned[e.key]; parked || e.err == nil && len(e.Messages) == 0 {
 			continue
 		}
 		var rows [][]any

@@ -299,7 +299,7 @@ func TestAKeyWithALongHistoryIsUnparkedBesideTheOthers(t *testing.T) {
 	c, _ := w.runOn(w.pool, slow, w.models()...)
 	w.settled()
 	answered := make(chan error, 1)
-	go func() { _, err := w.unpark(c, "accounts", "hot"); answered <- err }()
+	go func() { answered <- w.unpark(c, "accounts", "hot") }()
 	w.eventually(func() bool {
 		var wanted bool
 		err := w.pool.QueryRow(t.Context(), "SELECT wanted IS NOT NULL FROM consumer.parked WHERE build = 'accounts_v1_b1'").Scan(&wanted)
@@ -338,14 +338,14 @@ func TestAnOrderToUnparkThatTakesTooLongIsWithdrawn(t *testing.T) {
 	c := w.consumerOn(w.pool, slow, w.models()...)
 	c.SetLimits(200*time.Millisecond, 1000, 1000)
 	w.start(c)
-	if _, err := w.unpark(c, "accounts", "hot"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED) || !strings.Contains(err.Error(), "the order is withdrawn") {
+	if err := w.unpark(c, "accounts", "hot"); !fault.Is(err, typev1.ErrorReason_ERROR_REASON_KEY_STILL_POISONED) || !strings.Contains(err.Error(), "the order is withdrawn") {
 		t.Errorf("got %v", err)
 	}
 	w.log.append("a-k", 1)
 	w.settled()
 	w.audited(1)
 	close(slow.free)
-	if _, err := w.unpark(c, "accounts", "hot"); err != nil {
+	if err := w.unpark(c, "accounts", "hot"); err != nil {
 		t.Errorf("another order: %v", err)
 	}
 	w.audited(0)
