@@ -45,7 +45,7 @@ func (l *lane) apply(ctx context.Context, items []*item, head eventlog.Position)
 		}
 		applied++
 	}
-	if slices.ContainsFunc(l.parts, func(p part) bool { return p.position < b.end }) {
+	if b.last != l.last || slices.ContainsFunc(l.parts, func(p part) bool { return p.position < b.end }) {
 		if err := l.commit(commit, b); err != nil {
 			return 0, fmt.Errorf("apply up to position %d: %w", b.end, err)
 		}
