@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -102,12 +103,12 @@ func (l *lane) add(b *batch, i *item) error {
 }
 
 // commit writes rows, what is derived from them, parked keys and the checkpoints, all or none. A batch with a value that
-// Postgres refuses is written event by event, so that only the key with that value is parked.
+// Postgres refuses is halved until the event that has it is found, so that only the key with that value is parked.
 func (l *lane) commit(ctx context.Context, b *batch) error {
 	start := time.Now()
 	err := l.transact(ctx, b, l.applyAll)
 	if refused(err) {
-		err = l.transact(ctx, b, l.applyOneByOne)
+		err = l.transact(ctx, b, func(ctx context.Context, b *batch) error { return l.applyHalved(ctx, b, b.events) })
 	}
 	if err != nil {
 		return err
@@ -174,28 +175,40 @@ func (l *lane) applyAll(ctx context.Context, b *batch) error {
 	return l.r.shape.apply(ctx, b)
 }
 
-// applyOneByOne applies one event after another, each under a savepoint.
-func (l *lane) applyOneByOne(ctx context.Context, b *batch) error {
-	for _, e := range b.events {
-		if _, parked := b.poisoned[e.key]; parked {
-			continue
-		}
-		err := pgx.BeginFunc(ctx, b.tx, func(savepoint pgx.Tx) error {
-			one := &batch{
-				tx: savepoint, log: b.log, limits: b.limits, events: []decoded{e}, end: e.Position, writes: &pgx.Batch{}, poisoned: b.poisoned, observe: b.observe,
-			}
-			if err := l.r.shape.apply(ctx, one); err != nil {
-				return err
-			}
-			return savepoint.SendBatch(ctx, one.writes).Close()
-		})
-		if refused(err) {
-			b.park(e.key, e.Position, err)
-		} else if err != nil {
+// applyHalved applies events under a savepoint, and where Postgres refuses a value of theirs one half after the other, down to
+// the event that has it.
+func (l *lane) applyHalved(ctx context.Context, b *batch, events []decoded) error {
+	events = slices.DeleteFunc(slices.Clone(events), func(e decoded) bool { _, parked := b.poisoned[e.key]; return parked })
+	if len(events) == 0 {
+		return nil
+	}
+	last := events[len(events)-1]
+	some := &batch{
+		log: b.log, limits: b.limits, events: events, end: last.Position, writes: &pgx.Batch{}, observe: b.observe,
+		poisoned: maps.Clone(b.poisoned), // if they are refused, what comes before a poisoned event is not there either
+	}
+	err := pgx.BeginFunc(ctx, b.tx, func(savepoint pgx.Tx) error {
+		some.tx = savepoint
+		if err := l.r.shape.apply(ctx, some); err != nil {
 			return err
 		}
+		return savepoint.SendBatch(ctx, some.writes).Close()
+	})
+	switch {
+	case err == nil:
+		b.poisoned = some.poisoned
+		return nil
+	case !refused(err):
+		return err
+	case len(events) == 1:
+		b.park(last.key, last.Position, err)
+		return nil
 	}
-	return nil
+	half := len(events) / 2
+	if err := l.applyHalved(ctx, b, events[:half]); err != nil {
+		return err
+	}
+	return l.applyHalved(ctx, b, events[half:])
 }
 
 // refusals are the classes of Postgres's errors that are about values: that they are no such data, break a constraint, or are

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -248,6 +250,46 @@ func TestAValueThatCantBeStoredParksItsKeyOnly(t *testing.T) {
 	}
 	w.await("accounts", "k2", w.log.head())
 }
+
+// To find it takes some attempts, and not as many as there are events, each of which takes round trips to Postgres.
+func TestAValueThatIsRefusedIsFoundByHalving(t *testing.T) {
+	w := newWorld(t)
+	const n = 1000
+	for i := range n {
+		w.log.append(fmt.Sprintf("a-k%d", i%300), int64(i%7))
+		if i == n/3 {
+			w.log.append("b-k5", tooLarge)
+			w.log.append("b-k6", -1)
+		}
+	}
+	var saved savepoints
+	config := w.pool.Config()
+	config.ConnConfig.Tracer = &saved
+	pool, err := pgxpool.NewWithConfig(t.Context(), config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	w.runOn(pool, w.log, w.models()...)
+	w.settled()
+	w.check()
+	w.audited(2)
+	if n := saved.n.Load(); n < 2 || n > 40 {
+		t.Errorf("%d savepoints", n)
+	}
+}
+
+// savepoints counts them.
+type savepoints struct{ n atomic.Int64 }
+
+func (s *savepoints) TraceQueryStart(ctx context.Context, _ *pgx.Conn, d pgx.TraceQueryStartData) context.Context {
+	if strings.HasPrefix(d.SQL, "savepoint") {
+		s.n.Add(1)
+	}
+	return ctx
+}
+
+func (*savepoints) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 type parkedKey struct {
 	Key      string `db:"key"`

@@ -142,7 +142,7 @@ func TestAReplicaCutOffAmongItsWritesHoldsUpNobody(t *testing.T) {
 		parked    int
 		statement string
 	}{
-		"as it writes event by event":  {true, tooLarge, 1, "release savepoint"},
+		"as it looks for a bad value":  {true, tooLarge, 1, "release savepoint"},
 		"as it copies rows to a build": {false, 2, 0, "UPDATE consumer.checkpoints AS c"},
 	} {
 		t.Run(name, func(t *testing.T) {
