@@ -40,7 +40,7 @@ const (
 	// cachedStates bounds the number of folded states kept in memory, per category; cachedLongStates, where streams never end: such
 	// a state with all the requests that it remembers may take half a megabyte.
 	cachedStates     = 10_000
-	cachedLongStates = 1_000
+	cachedLongStates = 4_000
 )
 
 // Log is what a handler needs of the event log.
