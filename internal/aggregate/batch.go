@@ -110,6 +110,7 @@ func (h *Handler[S]) round(ctx context.Context, e *entity[S], jobs []*job[S]) er
 		if err != nil {
 			return err
 		}
+		proven = proven && len(again) == 0 // else the state is another now
 		jobs = append(again, p.later...)
 	}
 	return nil
@@ -249,8 +250,8 @@ func (h *Handler[S]) stored(e *entity[S], p *plan[S], a eventlog.Appended) {
 	}
 	if n := len(p.events); n > 0 {
 		e.revision, e.position, e.last = a.Revision, a.Position, p.events[n-1].ID
+		e.proven = time.Now() // what appended nothing tells no more than the revision, which a log that was set back may have again
 	}
-	e.proven = time.Now()
 }
 
 // answer answers the commands of a plan that has been proven. It returns those that have to be decided again, because the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -84,4 +85,31 @@ func TestNothingIsRefusedForWhatHasVanished(t *testing.T) {
 	if _, err := h.Handle(t.Context(), "p", command(uuid.NewString(), 1), receive(1)); err != nil {
 		t.Errorf("refused by a memory of what is gone: %v", err)
 	}
+}
+
+// That a log was set back, and has come to the same revision again, is noticed within seconds, however often one is refused
+// meanwhile.
+func TestAMemoryOfWhatHasVanishedIsNotRenewedByRefusals(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log := newShakyLog()
+		h := newHandler(t, log)
+		send := func(h *aggregate.Handler[counter], n int64) error {
+			_, err := h.Handle(t.Context(), "p", command(uuid.NewString(), n), receive(n))
+			return err
+		}
+		if err := send(h, limit); err != nil {
+			t.Fatal(err)
+		}
+		log.keep(0)
+		if err := send(newHandler(t, log), 1); err != nil {
+			t.Fatal(err)
+		}
+		for range 6 {
+			time.Sleep(time.Second)
+			if send(h, 1) == nil {
+				return
+			}
+		}
+		t.Error("it is still refused for what is gone")
+	})
 }

@@ -89,9 +89,6 @@ type Consumer struct {
 	metrics    *Metrics
 	limits     limits
 
-	// aside: all partitions were left to others. For round.
-	aside bool
-
 	// begin begins a goroutine that Run waits for, and is there while it runs.
 	begin func(func(context.Context) error)
 
@@ -115,7 +112,6 @@ func New(pool *pgxpool.Pool, log Log, name string, categories []string, models [
 	return c
 }
 
-// errDeaf: others may run the models.
 var errDeaf = errors.New("the event store is not heard of")
 
 // Ready returns nil while every model follows the log in all partitions that are this consumer's, and has caught up with it as
@@ -252,17 +248,16 @@ func (c *Consumer) round(ctx context.Context) error {
 		return fmt.Errorf("look for orders: %w", err)
 	}
 	c.arrange(all, paused, wishes)
-	if c.feed.isDeaf() {
-		return c.standAside(ctx)
-	}
-	c.aside = false
-	started := time.Now()
-	holdings, err := renew(ctx, c.pool, c.member, c.reports())
+	started, deaf := time.Now(), c.feed.isDeaf()
+	holdings, err := renew(ctx, c.pool, c.member, deaf, c.reports())
 	if err != nil {
 		return err
 	}
 	for _, r := range c.running() { // first of all: nobody may act on what has become another's
 		r.keep(holdings[r.name].ours)
+	}
+	if deaf {
+		return errDeaf // until it hears of the event store again, others may run what it ran
 	}
 	c.mu.Lock()
 	first := c.renewed.IsZero()
@@ -277,20 +272,6 @@ func (c *Consumer) round(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-// standAside leaves all partitions to others, until the event store is heard of again.
-func (c *Consumer) standAside(ctx context.Context) error {
-	for _, r := range c.running() {
-		r.keep(nil)
-	}
-	if !c.aside {
-		if err := leave(ctx, c.pool, c.member); err != nil {
-			return err
-		}
-		c.aside = true
-	}
-	return errDeaf
 }
 
 func (c *Consumer) renewedAt() time.Time {

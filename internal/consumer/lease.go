@@ -46,9 +46,10 @@ func (h holding) share() int {
 	return share
 }
 
-// renew says that a process is alive, extends its leases, and tells how things stand. It is committed synchronously, as
+// renew says that a process is alive, extends its leases, and tells how things stand. One that is deaf to the event store gives
+// its leases up instead, and has no share. It is committed synchronously, as
 // everything about leases is: after a crash of Postgres nobody may hold an older one.
-func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []report) (map[string]*holding, error) {
+func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, deaf bool, reports []report) (map[string]*holding, error) {
 	builds, caughtUp, behind := make([]string, len(reports)), make([]bool, len(reports)), make([]*time.Duration, len(reports))
 	holdings := map[string]*holding{}
 	for i, r := range reports {
@@ -60,16 +61,20 @@ func renew(ctx context.Context, pool *pgxpool.Pool, member uuid.UUID, reports []
 	}
 	err := pgx.BeginTxFunc(ctx, pool, brief, func(tx pgx.Tx) error {
 		var b pgx.Batch
-		b.Queue(`INSERT INTO consumer.members AS m (build, member, seen_at, caught_up, behind_since)
-			SELECT r.build, $1, clock_timestamp(), r.caught_up, clock_timestamp() - r.behind
+		b.Queue(`INSERT INTO consumer.members AS m (build, member, seen_at, deaf, caught_up, behind_since)
+			SELECT r.build, $1, clock_timestamp(), $5, r.caught_up AND NOT $5, clock_timestamp() - r.behind
 			FROM unnest($2::text[], $3::boolean[], $4::interval[]) AS r (build, caught_up, behind) JOIN consumer.builds USING (build)
 			ON CONFLICT (build, member) DO UPDATE
-			SET seen_at = EXCLUDED.seen_at, gone = false, caught_up = EXCLUDED.caught_up, behind_since = EXCLUDED.behind_since`,
-			member, builds, caughtUp, behind)
+			SET seen_at = EXCLUDED.seen_at, gone = false, deaf = EXCLUDED.deaf, caught_up = EXCLUDED.caught_up, behind_since = EXCLUDED.behind_since`,
+			member, builds, caughtUp, behind, deaf)
 		b.Queue(`DELETE FROM consumer.members WHERE build = ANY ($1) AND seen_at < clock_timestamp() - $2::interval`, builds, memory)
-		b.Queue(`UPDATE consumer.leases SET expires_at = clock_timestamp() + $3::interval WHERE member = $1 AND build = ANY ($2)`, member, builds, leaseTime)
+		if deaf {
+			b.Queue(`UPDATE consumer.leases SET member = NULL, expires_at = NULL WHERE member = $1 AND build = ANY ($2)`, member, builds)
+		} else {
+			b.Queue(`UPDATE consumer.leases SET expires_at = clock_timestamp() + $3::interval WHERE member = $1 AND build = ANY ($2)`, member, builds, leaseTime)
+		}
 		b.Queue(`SELECT build, count(*), count(*) FILTER (WHERE member < $3) FROM consumer.members
-			WHERE build = ANY ($1) AND NOT gone AND seen_at > clock_timestamp() - $2::interval GROUP BY build`, builds, leaseTime, member).
+			WHERE build = ANY ($1) AND NOT gone AND NOT deaf AND seen_at > clock_timestamp() - $2::interval GROUP BY build`, builds, leaseTime, member).
 			Query(func(rows pgx.Rows) error {
 				var build string
 				var members, before int

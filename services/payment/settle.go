@@ -44,7 +44,12 @@ func (s *server) settle(ctx context.Context, a payment.Authorization, by payment
 	c := payment.RecordAuthorization{Key: a.Key, Outcome: outcome}
 	return s.record(ctx, a.OrderID, by, func(st *payment.State) ([]proto.Message, error) {
 		if now := st.Authorization; by == a.Key && now.Key == a.Key && now.Status == payment.Unknown {
-			return nil, nil // the intent's request is answered: what it turns out to be is another's to record
+			// The intent's request is answered: what it turns out to be is another's to record.
+			if outcome.Result != payment.OutcomeLost {
+				s.log.WarnContext(ctx, "the gateway's answer came after its outcome was recorded as unknown", "order_id", a.OrderID,
+					"approved", outcome.Result == payment.Approved, "reference", outcome.Reference, "code", outcome.Code)
+			}
+			return nil, nil
 		}
 		return st.RecordAuthorization(c)
 	})
